@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""Posterior's one command: repair a photo, run the tests, start a ComfyUI with the pack, run a benchmark."""
+
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036
+    sys.exit(f"Posterior needs Python 3.10 or later; this is Python {sys.version_info[0]}.{sys.version_info[1]}.")
+
+import argparse
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from tools import environment
+from tools.console import Failure
+from tools.server import Server, free_port
+
+CLONE = Path(__file__).resolve().parent
+
+
+def main() -> int:
+    options, rest = _parse()
+    os.environ.update({"COMFYUI_PATH": options.comfyui} if options.comfyui else {})
+    try:
+        return options.job(environment.get(options.comfyui), options, rest)
+    except Failure as failure:
+        print(f"\n{failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def demo(env: environment.Environment, options: argparse.Namespace, rest: list[str]) -> int:
+    return _run(env, "tools/package.py", "posterior.tools.demo", *rest)
+
+
+def test(env: environment.Environment, options: argparse.Namespace, rest: list[str]) -> int:
+    if subprocess.run([str(env.python), "-c", "import pytest"], capture_output=True).returncode:
+        raise Failure(f"{env.python} has no pytest: install tools/requirements-dev.txt there, or omit --comfyui.")
+    return _run(env, "-m", "pytest", *rest)
+
+
+def serve(env: environment.Environment, options: argparse.Namespace, rest: list[str]) -> int:
+    start = time.monotonic()
+    with Server(env, base=CLONE / ".run", port=options.port or free_port(8188)) as server:
+        version, seconds = server.system()["comfyui_version"], time.monotonic() - start
+        print(f"ComfyUI {version} listens after {seconds:.0f} s: {server.url}")
+        print(f"Pictures: {server.output}; log: {server.log_file}; Ctrl-C ends it.", flush=True)
+        return server.process.wait()
+
+
+def bench(env: environment.Environment, options: argparse.Namespace, rest: list[str]) -> int:
+    if not (CLONE / "benchmarks" / f"{options.name}.py").is_file():
+        raise Failure(f"There is no benchmarks/{options.name}.py.")
+    return _run(env, "tools/package.py", f"posterior.benchmarks.{options.name}", *rest)
+
+
+def _run(env: environment.Environment, *arguments: str) -> int:
+    """Run Python in the clone; a Ctrl-C reaches the child as well, which cleans up before it ends."""
+    process = subprocess.Popen([str(env.python), *arguments], cwd=CLONE)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+def _parse() -> tuple[argparse.Namespace, list[str]]:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--comfyui",
+        metavar="PATH",
+        default=os.environ.get("COMFYUI_PATH"),
+        help="use this ComfyUI instead of the one that is built in the cache (or set COMFYUI_PATH)",
+    )
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    jobs = parser.add_subparsers(metavar="JOB", required=True)
+
+    def job(function, help: str) -> argparse.ArgumentParser:
+        command = jobs.add_parser(function.__name__, help=help, parents=[common], allow_abbrev=False)
+        command.set_defaults(job=function)
+        return command
+
+    job(demo, "repair two photos on a real server; the pictures go to output/demo")
+    job(test, "run the tests; further arguments go to pytest")
+    job(serve, "start ComfyUI with the pack and print its address").add_argument("--port", type=int)
+    job(bench, "run benchmarks/NAME.py; further arguments, like --quick, go to it").add_argument("name", metavar="NAME")
+    options, rest = parser.parse_known_args()
+    if rest and options.job in (demo, serve):
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    return options, rest
+
+
+if __name__ == "__main__":
+    sys.exit(main())

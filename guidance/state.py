@@ -1,0 +1,120 @@
+"""What a guidance block sees: the prior at one state of the trajectory.
+
+Two idioms carry every method. A *conditional denoiser* maps (x_t, t) to x0_hat(y) and works in any sampler; a
+*transition* changes how the step itself is made, and works in the samplers that own their trajectory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Level(NamedTuple):
+    """A noise level of the forward process x_t = alpha x_0 + sigma z.
+
+    Args:
+        alpha, sigma: in the unit of x_t as the method sees it.
+        scale: how many of the model's units are one of these (2 for a [-1, 1] model seen as [0, 1]).
+    """
+
+    alpha: float
+    sigma: float
+    scale: float = 1.0
+
+    @property
+    def norm(self) -> float:
+        """sqrt(alpha^2 + sigma^2) in the model's unit: x_t / norm is variance preserving."""
+        return math.hypot(self.alpha, self.scale * self.sigma)
+
+
+@dataclass
+class State:
+    """The prior's prediction at x_t, in the coordinates of the measurement (images in [0, 1], or latents).
+
+    Args:
+        x_t: `B C H W`.
+        t: its noise level, in the same unit as x_t.
+        s: the level that the step goes to, where the sampler says.
+        x0: x0_hat = E[x_0|x_t], the prior's denoised prediction, `B C H W`.
+        vjp: v to J^T v with J = d x0_hat / d x_t; None unless the guidance asked for it. May be called often.
+        progress: part of the sampling that is done, 0 at the start, 1 at the end.
+    """
+
+    x_t: Tensor
+    t: Level
+    x0: Tensor
+    vjp: Callable[[Tensor], Tensor] | None = None
+    s: Level | None = None
+    progress: float = 0.0
+
+    def tilt(self, gradient: Tensor) -> Tensor:
+        """What a likelihood gradient adds to x0_hat: (sigma_t^2 / alpha_t) grad_{x_t} log p(y given x_t).
+
+        At alpha_t = 0 the state says nothing about x_0 and the gradient vanishes.
+        """
+        if self.t.alpha < 1e-4:
+            return torch.zeros_like(gradient)
+        return (self.t.sigma**2 / self.t.alpha) * gradient
+
+
+class Estimate(NamedTuple):
+    """The answer of a guidance block.
+
+    Args:
+        x0: x0_hat(y), what the step uses and previews show.
+        shift: added to x_s / norm_s after the step, that is in variance-preserving coordinates, where the
+            after-step recipes of the papers (DPS) are written.
+    """
+
+    x0: Tensor
+    shift: Tensor | float = 0.0
+
+
+@dataclass
+class Step:
+    """A DDIM step t to s as made by the sampler, for blocks that own their transition.
+
+    x_s = alpha_s x0 + sqrt(sigma_s^2 - v^2) eps + v z, with eps = (x_t - alpha_t x0) / sigma_t.
+    """
+
+    t: Level
+    s: Level
+    x0: Tensor
+    eps: Tensor
+    v: float
+    z: Tensor
+
+
+def differentiate(
+    denoiser: Callable[[Tensor], Tensor], x_t: Tensor
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """One forward pass with a graph: x0_hat and the map v to J^T v, J = d x0_hat / d x_t.
+
+    Works under inference mode too, provided that what the denoiser holds are normal tensors.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = x_t.detach().clone().requires_grad_()
+        x0 = denoiser(leaf)
+
+    def vjp(v: Tensor) -> Tensor:
+        with torch.inference_mode(False):
+            (gradient,) = torch.autograd.grad(x0, leaf, v.detach().clone(), retain_graph=True)
+        return gradient
+
+    return x0.detach(), vjp
+
+
+def predict(
+    denoiser: Callable[[Tensor, Level], Tensor], x_t: Tensor, t: Level, jacobian: bool = False, **fields
+) -> State:
+    """The State of a plain denoiser `(x_t, t) -> x0_hat` at x_t."""
+    if jacobian:
+        x0, vjp = differentiate(lambda leaf: denoiser(leaf, t), x_t)
+        return State(x_t, t, x0, vjp, **fields)
+    return State(x_t, t, denoiser(x_t, t), **fields)

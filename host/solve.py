@@ -1,0 +1,73 @@
+"""The whole way from a measurement to a picture with the host's own parts: guider, noise, SIGMAS, SAMPLER."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import latent_preview
+import torch
+from torch import Tensor
+
+from ..operators.errors import Refusal
+from ..operators.measurement import Measurement
+from ..operators.smooth import smooth_inverse
+from .space import is_latent_vae, schedule_of
+
+STARTS = ("noise", "smooth", "back-projection")
+
+
+def start_picture(measurement: Measurement, start: str) -> Tensor:
+    """The smooth inverse or A^+ y as a picture, `B C H W` in [0, 1].
+
+    Raises:
+        Refusal: when the operator has no such inverse.
+    """
+    if start == "back-projection":
+        return measurement.operator.pinv(measurement.y).clamp(0, 1)
+    if not measurement.operator.linear:
+        raise Refusal(f"{measurement.operator.label} has no smooth inverse; start from noise instead.")
+    return smooth_inverse(measurement.operator, measurement.y).clamp(0, 1)
+
+
+def start_latent(measurement: Measurement, start: str, batch: int, vae: Any = None) -> Tensor:
+    """LATENT samples to start from: empty ones for noise, else a first picture (encoded where there is a VAE)."""
+    channels, height, width = measurement.image_shape
+    if start == "noise":
+        if not is_latent_vae(vae):
+            return torch.zeros(batch, channels, height, width)
+        return torch.zeros(batch, vae.latent_channels, height // vae.downscale_ratio, width // vae.downscale_ratio)
+    image = start_picture(measurement, start)
+    image = image.expand(batch, -1, -1, -1) if image.shape[0] == 1 else image
+    return vae.encode(image.movedim(1, -1)) if is_latent_vae(vae) else 2 * image - 1
+
+
+def restoration_sigmas(start: float, end: float, steps: int) -> Tensor:
+    """`steps` noise levels from start down to end in equal ratios, and the final 0."""
+    return torch.cat([torch.logspace(torch.tensor(start).log10(), torch.tensor(end).log10(), steps), torch.zeros(1)])
+
+
+def sampling_sigmas(patcher, steps: int) -> Tensor:
+    """SIGMAS from pure noise: Karras' spacing for exploding models, the host's simple one for flow models."""
+    model_sampling = patcher.get_model_object("model_sampling")
+    flow = schedule_of(model_sampling).family == "flow"
+    return comfy.samplers.calculate_sigmas(model_sampling, "simple" if flow else "karras", steps)
+
+
+def run_sampler(patcher, sampler, sigmas: Tensor, latent: Tensor, positive, negative, cfg: float, seed: int, noisy=True):
+    """Samples as SamplerCustom does, with previews and progress; gives LATENT samples on the host's device."""
+    guider = comfy.samplers.CFGGuider(patcher)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(cfg)
+    latent = comfy.sample.fix_empty_latent_channels(patcher, latent)
+    noise = comfy.sample.prepare_noise(latent, seed) if noisy else torch.zeros_like(latent)
+    callback = latent_preview.prepare_callback(patcher, len(sigmas) - 1)
+    samples = guider.sample(noise, latent, sampler, sigmas, callback=callback, disable_pbar=False, seed=seed)
+    return samples.to(comfy.model_management.intermediate_device())
+
+
+def decode(samples: Tensor, vae: Any = None) -> Tensor:
+    """LATENT samples as pictures `B C H W` in [0, 1]."""
+    return vae.decode(samples).movedim(-1, 1) if is_latent_vae(vae) else ((samples + 1) / 2).clamp(0, 1)

@@ -1,0 +1,169 @@
+"""Measurement nodes: what was seen, and how well a picture explains it."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io, ui
+
+from ..host.solve import start_picture
+from ..operators.errors import Refusal
+from ..operators.measurement import Measurement as Measured
+from ..operators.noise import GaussianNoise
+from ..photos import DAMAGES, PHOTOS, load_damage, load_photo
+from .sockets import Measurement, Operator, picture, planes
+
+CATEGORY = "posterior/measurement"
+
+
+def sigma_input(default: float) -> io.Float.Input:
+    return io.Float.Input(
+        "sigma_y", default=default, min=0.0, max=1.0, step=0.001, round=False,
+        tooltip="Noise in the measurement: standard deviation, where black is 0 and white is 1. "
+        "0 is clean, 0.02 a good photo, 0.1 a grainy one. Start with 0.02.",
+    )  # fmt: skip
+
+
+def measurement_output() -> io.Output:
+    return Measurement.Output("measurement", display_name="measurement", tooltip="What was seen, and how it came about.")
+
+
+class ObserveNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorObserve",
+            display_name="Observe (Damaged Picture)",
+            category=CATEGORY,
+            description="A picture that is already damaged, together with what happened to it.",
+            inputs=[
+                io.Image.Input("image", tooltip="The damaged picture as it is."),
+                Operator.Input("operator", tooltip="What happened to it."),
+                sigma_input(0.02),
+            ],
+            outputs=[measurement_output()],
+        )
+
+    @classmethod
+    def execute(cls, image, operator, sigma_y) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            return io.NodeOutput(Measured.observe(operator, planes(image), GaussianNoise(sigma_y)))
+
+
+class SimulateNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorSimulate",
+            display_name="Simulate (Damage a Clean Picture)",
+            category=CATEGORY,
+            description="Damages a clean picture on purpose, for studies where the truth must be known.",
+            inputs=[
+                io.Image.Input("image", tooltip="A clean picture."),
+                Operator.Input("operator", tooltip="What should happen to it."),
+                sigma_input(0.02),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=2**53, control_after_generate=False,
+                    tooltip="Chooses the noise; the same number gives the same noise. Start with 0.",
+                ),
+            ],
+            outputs=[measurement_output()],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, image, operator, sigma_y, seed) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            return io.NodeOutput(Measured.simulate(operator, planes(image), GaussianNoise(sigma_y), seed))
+
+
+class BackProjectionNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorBackProjection",
+            display_name="Back-Projection (Picture of a Measurement)",
+            category=CATEGORY,
+            description="The simplest picture that a measurement allows, without any model: a baseline and a preview.",
+            inputs=[
+                Measurement.Input("measurement"),
+                io.Combo.Input(
+                    "kind", options=["back-projection", "smooth"], default="back-projection",
+                    tooltip="back-projection: A^+ y, holes stay black. smooth: holes are filled and blur undone gently. "
+                    "Start with back-projection.",
+                ),
+            ],
+            outputs=[io.Image.Output("image", display_name="image", tooltip="Cut to what a picture can show.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, measurement, kind) -> io.NodeOutput:
+        return io.NodeOutput(picture(start_picture(measurement, kind)))
+
+
+class MeasurementFitNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorMeasurementFit",
+            display_name="Measurement Fit",
+            category=CATEGORY,
+            description="How well a picture explains the measurement: residual RMS / sigma_y. Near 1 is a fit, well "
+            "above 1 misses data, well below 1 fits the noise.",
+            inputs=[
+                io.Image.Input("image", tooltip="Any picture of the measurement's size."),
+                Measurement.Input("measurement"),
+            ],
+            outputs=[
+                io.Float.Output("fit", display_name="fit", tooltip="RMS of (y - A x) / sigma_y; with sigma_y = 0 the RMS."),
+                io.String.Output("report", display_name="report", tooltip="The same in words."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, image, measurement) -> io.NodeOutput:
+        x = planes(image)
+        if tuple(x.shape[1:]) != measurement.image_shape:
+            _, height, width = measurement.image_shape
+            raise Refusal(
+                f"The picture is {x.shape[3]} x {x.shape[2]} and the measurement speaks of {width} x {height}; "
+                "give a picture of that size."
+            )
+        rms = measurement.residual_rms(x)
+        report = f"residual RMS {', '.join(f'{value:.4g}' for value in rms.tolist())}"
+        value = rms.mean().item()
+        if bool((torch.as_tensor(measurement.noise.sigma) > 0).all()):
+            fit = measurement.fit(x)
+            value = fit.mean().item()
+            report = f"fit {', '.join(f'{each:.3f}' for each in fit.tolist())} (residual / noise; near 1 is a fit), {report}"
+        return io.NodeOutput(value, report, ui=ui.PreviewText(report))
+
+
+class ExamplePhotoNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorExamplePhoto",
+            display_name="Example Photo",
+            category=CATEGORY,
+            description="A free photo that no model of this pack was trained on, and a mask of damage over it. "
+            "Put Load Image in its place to repair a picture of your own.",
+            inputs=[
+                io.Combo.Input("photo", options=PHOTOS, default="chelsea", tooltip="Which photo. Start with chelsea."),
+                io.Combo.Input("damage", options=DAMAGES, default=DAMAGES[0], tooltip="What the mask marks."),
+                io.Int.Input(
+                    "size", default=256, min=64, max=512, step=8,
+                    tooltip="Side of the square that is cut out, in pixels. Start with 256.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("image", display_name="image", tooltip="The clean photo."),
+                io.Mask.Output("mask", display_name="mask", tooltip="White where the damage is."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, photo, damage, size) -> io.NodeOutput:
+        return io.NodeOutput(load_photo(photo, size), load_damage(damage, size))
+
+
+NODES = [ObserveNode, SimulateNode, BackProjectionNode, MeasurementFitNode, ExamplePhotoNode]

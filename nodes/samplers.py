@@ -1,0 +1,220 @@
+"""Sampler nodes: guided samplers, guidance inside a MODEL, and the one-node solver."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io, ui
+
+from ..guidance.ddnm import DDNM
+from ..guidance.diffpir import DiffPIR
+from ..guidance.dps import DPS
+from ..host.apply import apply_guidance
+from ..host.run import Guide
+from ..host.sampler import annealed_sampler, guided_ddim_sampler
+from ..host.solve import STARTS, decode, restoration_sigmas, run_sampler, sampling_sigmas, start_latent
+from ..host.space import is_latent_vae
+from ..samplers.ddim import NOISE_RULES
+from .priors import UNCONDITIONAL
+from .sockets import Guidance, Measurement, picture
+
+CATEGORY = "posterior/samplers"
+
+
+class GuidedDDIMNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorGuidedDDIM",
+            display_name="Guided DDIM Sampler",
+            category=CATEGORY,
+            description="DDIM whose every step listens to the measurement. For SamplerCustom and SamplerCustomAdvanced.",
+            inputs=[
+                io.Float.Input(
+                    "amount", default=1.0, min=0.0, max=100.0, step=0.01,
+                    tooltip="Fresh noise in each step, as noise_rule reads it: 0 none (one seed, one smooth path), 1 the "
+                    "full amount, which corrects earlier errors. Start with 1.",
+                ),
+                io.Combo.Input(
+                    "noise_rule", options=list(NOISE_RULES), default="eta",
+                    tooltip="eta: DDIM's own (1 is ancestral). zeta: DiffPIR's share of the noise, 0 to 1. varsigma: the "
+                    "standard deviation itself, in the model's unit. Start with eta.",
+                ),
+                Guidance.Input("guidance", optional=True, tooltip="Without it this is plain DDIM."),
+            ],
+            outputs=[io.Sampler.Output("sampler", display_name="sampler", tooltip="For SamplerCustom(Advanced).")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, amount, noise_rule, guidance=()) -> io.NodeOutput:
+        return io.NodeOutput(guided_ddim_sampler(guidance or (), amount, noise_rule))
+
+
+class AnnealedRestorationNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorAnnealedRestoration",
+            display_name="Annealed Restoration Sampler",
+            category=CATEGORY,
+            description="Denoises and fits in turn without adding noise: one faithful, slightly smooth picture instead "
+            "of a sample. Start it from a smooth Starting Point with Disable Noise.",
+            inputs=[Guidance.Input("guidance", optional=True, tooltip="DiffPIR or DDNM; without it this only denoises.")],
+            outputs=[io.Sampler.Output("sampler", display_name="sampler", tooltip="For SamplerCustom(Advanced).")],
+        )
+
+    @classmethod
+    def execute(cls, guidance=()) -> io.NodeOutput:
+        return io.NodeOutput(annealed_sampler(guidance or ()))
+
+
+class RestorationSigmasNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorRestorationSigmas",
+            display_name="Restoration Noise Levels",
+            category=CATEGORY,
+            description="Noise levels for the Annealed Restoration Sampler, falling in equal ratios.",
+            inputs=[
+                io.Int.Input("steps", default=24, min=1, max=1000, tooltip="Model calls. Start with 24."),
+                io.Float.Input(
+                    "start", default=0.4, min=0.001, max=100.0, step=0.01, round=False,
+                    tooltip="First noise level, in the model's unit (-1 to 1 for pixel models). Larger changes more of "
+                    "the start. Start with 0.4.",
+                ),
+                io.Float.Input(
+                    "end", default=0.03, min=0.0001, max=100.0, step=0.001, round=False,
+                    tooltip="Last noise level, in the model's unit. Smaller keeps finer grain. Start with 0.03.",
+                ),
+            ],
+            outputs=[io.Sigmas.Output("sigmas", display_name="sigmas")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, steps, start, end) -> io.NodeOutput:
+        return io.NodeOutput(restoration_sigmas(start, end, steps))
+
+
+class StartingPointNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorStartingPoint",
+            display_name="Starting Point",
+            category=CATEGORY,
+            description="A latent of the measurement's size to start sampling from: empty, or a first picture for fewer "
+            "steps from a lower noise level.",
+            inputs=[
+                Measurement.Input("measurement"),
+                io.Combo.Input(
+                    "start", options=list(STARTS), default="noise",
+                    tooltip="noise: an empty latent. smooth: holes filled and blur undone gently. back-projection: A^+ y. "
+                    "Start with noise, or smooth for Annealed Restoration.",
+                ),
+                io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many pictures. Start with 1."),
+                io.Vae.Input("vae", optional=True, tooltip="Needed for latent models (SD, SDXL, Flux ...): their own VAE."),
+            ],
+            outputs=[io.Latent.Output("latent", display_name="latent")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, measurement, start, batch_size, vae=None) -> io.NodeOutput:
+        return io.NodeOutput({"samples": start_latent(measurement, start, batch_size, vae)})
+
+
+class ApplyGuidanceNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorApplyGuidance",
+            display_name="Apply Guidance to Model",
+            category=CATEGORY,
+            description="A model that listens to the measurement in every sampler: KSampler, SamplerCustom, any guider. "
+            "Two of them in a row listen to both.",
+            inputs=[
+                io.Model.Input("model"),
+                Guidance.Input("guidance", tooltip="What to listen to, and how."),
+            ],
+            outputs=[io.Model.Output("guided_model", display_name="model")],
+        )
+
+    @classmethod
+    def execute(cls, model, guidance) -> io.NodeOutput:
+        return io.NodeOutput(apply_guidance(model, guidance))
+
+
+class SolveNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorSolve",
+            display_name="Solve Inverse Problem",
+            category=CATEGORY,
+            description="From a measurement to pictures in one node. Chooses a method that fits, unless guidance is "
+            "connected: DDNM for clean linear damage, DiffPIR for noisy one, DPS for the rest and for latent models.",
+            inputs=[
+                io.Model.Input("model", tooltip="Any picture model: the embedded photo prior, SD1.5, SDXL, SD3, Flux ..."),
+                Measurement.Input("measurement", tooltip="What was seen."),
+                io.Combo.Input(
+                    "estimate", options=["restoration", "samples"], default="restoration",
+                    tooltip="restoration: one faithful picture, slightly smooth. samples: possible pictures, sharp, each "
+                    "seed another. Start with restoration for small damage, samples for large holes.",
+                ),
+                io.Int.Input("steps", default=30, min=1, max=1000, tooltip="Model calls per picture. Start with 30."),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=2**53, control_after_generate=True,
+                    tooltip="Chooses the noise; the same number gives the same picture. Start with 0.",
+                ),
+                io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many samples. Start with 1."),
+                io.Float.Input(
+                    "cfg", default=1.0, min=0.0, max=30.0, step=0.1,
+                    tooltip="How closely to follow the prompt (no unit). 1 is off. Start with 1.",
+                ),
+                Guidance.Input("guidance", optional=True, tooltip="A method of your choice instead of the automatic one."),
+                io.Vae.Input("vae", optional=True, tooltip="Needed for latent models (SD, SDXL, Flux ...): their own VAE."),
+                io.Conditioning.Input("positive", optional=True, tooltip="Prompt; none is fine for unconditional models."),
+                io.Conditioning.Input("negative", optional=True, tooltip="Negative prompt, used when cfg is above 1."),
+            ],
+            outputs=[
+                io.Image.Output("image", display_name="image", tooltip="The restoration, or the samples."),
+                io.Image.Output("mean", display_name="mean", tooltip="Average of the pictures: best in squared error."),
+                io.Float.Output("fit", display_name="fit", tooltip="Residual RMS / sigma_y; near 1 is a fit."),
+                io.String.Output("report", display_name="report", tooltip="What was chosen, and how well it fits."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model, measurement, estimate, steps, seed, batch_size, cfg,
+        guidance=None, vae=None, positive=None, negative=None,
+    ) -> io.NodeOutput:  # fmt: skip
+        with torch.inference_mode(False):
+            guides = guidance or (Guide(automatic(measurement, steps, vae), vae),)
+        restore = estimate == "restoration" and all(guide.block.measurement.operator.linear for guide in guides)
+        restore = restore and not is_latent_vae(vae)
+        if restore:
+            sampler, sigmas, batch_size = annealed_sampler(guides), restoration_sigmas(0.4, 0.03, steps), 1
+        else:
+            sampler, sigmas = guided_ddim_sampler(guides, 1.0, "eta"), sampling_sigmas(model, steps)
+        latent = start_latent(measurement, "smooth" if restore else "noise", batch_size, vae)
+        positive, negative = positive or UNCONDITIONAL, negative or UNCONDITIONAL
+        samples = run_sampler(model, sampler, sigmas, latent, positive, negative, cfg, seed, noisy=not restore)
+        images = decode(samples, vae)
+        mean = images.mean(0, keepdim=True)
+        fit = measurement.fit(images.cpu())
+        report = f"{'restoration' if restore else 'samples'} by {', '.join(g.block.label for g in guides)}, {steps} steps"
+        report += f", fit {', '.join(f'{value:.3f}' for value in fit.tolist())}"
+        return io.NodeOutput(picture(images), picture(mean), fit.mean().item(), report, ui=ui.PreviewText(report))
+
+
+def automatic(measurement, steps: int, vae):
+    """A method that fits: DDNM for clean linear measurements, DiffPIR for noisy ones, DPS for everything else."""
+    if not measurement.operator.linear or is_latent_vae(vae):
+        return DPS(measurement, 1000 / steps)
+    noisy = bool((torch.as_tensor(measurement.noise.sigma) > 0).any())
+    return DiffPIR(measurement) if noisy else DDNM(measurement)
+
+
+NODES = [
+    GuidedDDIMNode, AnnealedRestorationNode, RestorationSigmasNode, StartingPointNode, ApplyGuidanceNode, SolveNode,
+]  # fmt: skip

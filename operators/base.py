@@ -1,0 +1,102 @@
+"""The contract of a measurement operator A, with y = A(x) + sigma_y z.
+
+Images x are `B C H W` floats in [0, 1]; measurements y have any shape that starts with the batch.
+An operator is immutable: what it holds (a mask, a kernel) is set when it is made, and `to` returns a
+moved copy. One mask per sample is a tensor with a batch dimension, broadcast against x.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from .errors import Refusal
+
+Movable = TypeVar("Movable")
+
+
+def moved(holder: Movable, device: torch.device | str, dtype: torch.dtype) -> Movable:
+    """A shallow copy of `holder` whose tensors (and holders, lists of them) live on `device` in `dtype`."""
+    clone = copy.copy(holder)
+    for name, value in vars(holder).items():
+        if isinstance(value, Tensor):
+            value = value.to(device, dtype if value.is_floating_point() else value.dtype)
+        elif isinstance(value, (tuple, list)) and any(hasattr(item, "to") for item in value):
+            value = type(value)(item.to(device, dtype) if hasattr(item, "to") else item for item in value)
+        elif hasattr(value, "to") and hasattr(value, "__dict__"):
+            value = value.to(device, dtype)
+        object.__setattr__(clone, name, value)
+    return clone
+
+
+class Operator(ABC):
+    """What happened to the picture: y = A(x). Subclasses say whether they are linear and what they can invert."""
+
+    linear: bool = False
+    #: the operator in plain words, for messages and reports
+    label: str = "operator"
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """A(x). x: `B C H W`. Returns y: `B ...`."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.forward(x)
+
+    def image_shape(self, measurement_shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """(C, H, W) of the picture that gives a measurement of shape `B ...`; by default the same as y's."""
+        return tuple(measurement_shape[1:])
+
+    def check(self, image_shape: tuple[int, int, int]) -> None:
+        """Raises Refusal when a picture of (C, H, W) cannot be measured by this operator."""
+
+    def support(self, y: Tensor) -> Tensor | None:
+        """1 where y holds a measurement, 0 where it is filler; None when all of it is measured."""
+        return None
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        """J_A(x)^T v, by automatic differentiation. x: `B C H W`, v: shape of y."""
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = x.detach().clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.forward(leaf), leaf, v.detach().clone())
+        return gradient
+
+    def pinv(self, y: Tensor) -> Tensor:
+        """A^+ y, or a generalised inverse with A(A^+(A(x))) = A(x). Returns `B C H W`."""
+        raise Refusal(f"{self.label} has no inverse; choose DPS, which needs none.")
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Operator:
+        """The same operator with its tensors on `device`, in `dtype`."""
+        return moved(self, device, dtype)
+
+
+class LinearOperator(Operator):
+    """y = A x. Only `forward` and `adjoint` are required; the inverses fall back on conjugate gradients."""
+
+    linear = True
+
+    @abstractmethod
+    def adjoint(self, y: Tensor) -> Tensor:
+        """A^T y. Returns `B C H W`."""
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        """The Jacobian of a linear map is the map: A^T v."""
+        return self.adjoint(v)
+
+    def solve(self, r: Tensor, c: float | Tensor = 0.0) -> Tensor:
+        """(A A^T + c I)^-1 r, c >= 0; with c = 0 the pseudo-inverse's solution of least norm. Shape of y."""
+        from .krylov import conjugate_gradient
+
+        return conjugate_gradient(lambda v: self.forward(self.adjoint(v)) + c * v, r)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        """A^+ y = A^T (A A^T)^+ y."""
+        return self.adjoint(self.solve(y))
+
+    def prox(self, z: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        """argmin_x norm(A x - y)^2 / 2 + rho norm(x - z)^2 / 2 = z + A^T (A A^T + rho I)^-1 (y - A z), rho > 0."""
+        return z + self.adjoint(self.solve(y - self.forward(z), rho))

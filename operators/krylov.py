@@ -1,0 +1,64 @@
+"""Matrix-free solvers for the operators that have no closed form."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Per-sample inner product, shaped to broadcast against a."""
+    return (a.conj() * b).real.flatten(1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
+
+
+def conjugate_gradient(
+    matvec: Callable[[Tensor], Tensor],
+    b: Tensor,
+    x: Tensor | None = None,
+    tolerance: float | None = None,
+    iterations: int = 200,
+    warn: bool = True,
+) -> Tensor:
+    """Solve M x = b for a symmetric positive semi-definite M, each sample of the batch on its own.
+
+    Hestenes and Stiefel, https://doi.org/10.6028/jres.049.044. From x = 0 on a consistent singular system it
+    converges to the solution of least norm.
+
+    Args:
+        matvec: v to M v, shape of b.
+        b: `B ...`.
+        x: start, zeros by default.
+        tolerance: stop when norm(b - M x) <= tolerance norm(b) in every sample; by default a few hundred
+            rounding errors of the dtype.
+        iterations: at most so many products.
+        warn: log a line when they did not suffice.
+    """
+    if tolerance is None:
+        tolerance = 500 * torch.finfo(b.dtype).eps
+    x = torch.zeros_like(b) if x is None else x
+    r = b - matvec(x) if x.any() else b
+    p = r
+    rr = _dot(r, r)
+    goal = tolerance**2 * _dot(b, b)
+    for _ in range(iterations):
+        active = rr > goal
+        if not active.any():
+            return x
+        q = matvec(p)
+        curvature = _dot(p, q)
+        # a sample that has converged (or a direction in the null space) must not divide by zero
+        step = torch.where(active & (curvature > 0), rr / curvature.clamp_min(torch.finfo(rr.dtype).tiny), 0.0)
+        x = x + step * p
+        r = r - step * q
+        rr_new = _dot(r, r)
+        p = r + torch.where(active, rr_new / rr.clamp_min(torch.finfo(rr.dtype).tiny), 0.0) * p
+        rr = rr_new
+    reached = (rr / _dot(b, b).clamp_min(torch.finfo(rr.dtype).tiny)).max().sqrt().item()
+    if reached > tolerance and warn:
+        logging.getLogger("posterior").warning(
+            "conjugate gradients stopped at %d iterations with a relative residual of %.1e", iterations, reached
+        )
+    return x

@@ -1,0 +1,70 @@
+"""Linear operators with a known singular value decomposition A = U diag(s) V^H.
+
+The coefficients `V^H x` may be complex and may have any shape; s broadcasts against them. Where s = 0 the
+coefficient is not measured. All inverses are then one filter, exact at any image size.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .base import LinearOperator
+
+
+def pseudo_reciprocal(s: Tensor) -> Tensor:
+    """1 / s, and 0 where s is zero up to rounding."""
+    tiny = 100 * torch.finfo(s.dtype).eps * s.abs().max()
+    return torch.where(s.abs() > tiny, 1 / s.masked_fill(s.abs() <= tiny, 1.0), 0.0)
+
+
+class SpectralOperator(LinearOperator):
+    """A = U diag(s) V^H, given by s and the four transforms."""
+
+    @abstractmethod
+    def singular_values(self, image: Tensor) -> Tensor:
+        """s >= 0 for pictures like `image` (`B C H W`), broadcastable against `to_spectrum(image)`."""
+
+    @abstractmethod
+    def to_spectrum(self, x: Tensor) -> Tensor:
+        """V^H x."""
+
+    @abstractmethod
+    def from_spectrum(self, c: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
+        """V c, `B C H W`."""
+
+    @abstractmethod
+    def measurement_to_spectrum(self, y: Tensor) -> Tensor:
+        """U^H y, laid out as the coefficients of x, 0 where s = 0."""
+
+    @abstractmethod
+    def measurement_from_spectrum(self, c: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
+        """U c, the shape of y."""
+
+    def _image(self, y: Tensor) -> Tensor:
+        """An empty batch of pictures of the right size, device and dtype."""
+        return y.new_empty(0, *self.image_shape(y.shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.measurement_from_spectrum(self.singular_values(x) * self.to_spectrum(x), tuple(x.shape[1:]))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        image = self._image(y)
+        return self.from_spectrum(self.singular_values(image) * self.measurement_to_spectrum(y), tuple(image.shape[1:]))
+
+    def pinv(self, y: Tensor) -> Tensor:
+        image = self._image(y)
+        inverse = pseudo_reciprocal(self.singular_values(image))
+        return self.from_spectrum(inverse * self.measurement_to_spectrum(y), tuple(image.shape[1:]))
+
+    def solve(self, r: Tensor, c: float | Tensor = 0.0) -> Tensor:
+        image = self._image(r)
+        gain = pseudo_reciprocal(self.singular_values(image) ** 2 + c)
+        return self.measurement_from_spectrum(gain * self.measurement_to_spectrum(r), tuple(image.shape[1:]))
+
+    def filter(self, x: Tensor, response: Callable[[Tensor], Tensor]) -> Tensor:
+        """V response(s) V^H x."""
+        return self.from_spectrum(response(self.singular_values(x)) * self.to_spectrum(x), tuple(x.shape[1:]))

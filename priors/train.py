@@ -1,0 +1,265 @@
+"""Train the embedded photo prior by denoising score matching.
+
+    python priors/train.py --minutes 120 --threads 1 --out runs/photo [--resume]
+
+fetches the photographs (photo_data.py), trains, and every few minutes writes into --out the exact state of the run
+(`checkpoint.pt`) and the averaged weights in half precision (`photo_prior.safetensors`). `--resume` goes on from the
+checkpoint or, where there is none, from the averaged weights in --out, or from those that the pack ships.
+
+The loss (Vincent 2011, https://doi.org/10.1162/NECO_a_00142; Karras et al. 2022, https://arxiv.org/abs/2206.00364):
+
+    L = E_{x_0, sigma, z} lambda(sigma) || D(x_0 + sigma z; sigma) - x_0 ||^2,      z ~ N(0, I),
+
+with x_0 in [-1, 1] and sigma in the same unit. Its minimiser is D = E[x_0 | x_0 + sigma z] for every sigma, and
+(D(x; sigma) - x) / sigma^2 is the score of the noisy pictures. With D = c_skip x + c_out F and the weight
+lambda = 1 / c_out^2, it is a plain regression of F on the target (x_0 - c_skip x) / c_out, whose variance is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn as nn
+from einops import rearrange
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+if __package__:
+    from . import photo_data
+    from .unet import SIGMA_DATA, PhotoUNet
+else:
+    import photo_data
+    from unet import SIGMA_DATA, PhotoUNet
+
+HERE = Path(__file__).parent
+EXPORT = "photo_prior.safetensors"
+HELD_OUT = HERE.parent / "photos"
+
+
+class MixedPrecision:
+    """Layers that convolve in bfloat16, but for those that see pixels: noise below 1% is lost in eight bits."""
+
+    Linear = nn.Linear
+
+    class Conv2d(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            if min(self.in_channels, self.out_channels) < 16:
+                return super().forward(x.float())
+            half = torch.bfloat16
+            return self._conv_forward(x.to(half), self.weight.to(half), self.bias.to(half))
+
+
+def preconditioning(sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """c_skip, c_out, c_in (B, 1, 1, 1) and c_noise (B,) of `sigma` (B,)."""
+    s = rearrange(sigma, "b -> b 1 1 1")
+    total = (s**2 + SIGMA_DATA**2).sqrt()
+    return (SIGMA_DATA / total) ** 2, s * SIGMA_DATA / total, 1 / total, sigma.log() / 4
+
+
+def denoise(model: nn.Module, x: Tensor, sigma: Tensor) -> Tensor:
+    """D(x; sigma) of x (B, 3, H, W) in [-1, 1] units."""
+    c_skip, c_out, c_in, c_noise = preconditioning(sigma)
+    return c_skip * x + c_out * model(c_in * x, c_noise)
+
+
+def dsm_loss(model: nn.Module, x0: Tensor, sigma: Tensor, z: Tensor) -> Tensor:
+    """The weighted loss, one number a picture (B,)."""
+    c_skip, c_out, c_in, c_noise = preconditioning(sigma)
+    x = x0 + rearrange(sigma, "b -> b 1 1 1") * z
+    return (model(c_in * x, c_noise) - (x0 - c_skip * x) / c_out).square().mean(dim=(1, 2, 3))
+
+
+def draw_sigma(n: int, generator: torch.Generator) -> Tensor:
+    """Noise levels (n,): 85% around .25 (log-normal, e-fold 1), 15% log-uniform over .002 to 80; 8% are above 2."""
+    log_normal = (-1.4 + torch.randn(n, generator=generator)).exp()
+    low, high = math.log(0.002), math.log(80)
+    log_uniform = (low + (high - low) * torch.rand(n, generator=generator)).exp()
+    return torch.where(torch.rand(n, generator=generator) < 0.85, log_normal, log_uniform)
+
+
+class Crops:
+    """Random crops of random pictures; the chance of a picture grows with the square root of its area."""
+
+    def __init__(self, pictures: list[np.ndarray], sizes: tuple[int, ...]) -> None:
+        self.fitting = {s: [p for p in pictures if min(p.shape[:2]) >= s] for s in sizes}
+        self.weights = {s: torch.tensor([(p.size) ** 0.5 for p in f]) for s, f in self.fitting.items()}
+
+    def draw(self, n: int, size: int, generator: torch.Generator) -> Tensor:
+        """(n, 3, size, size) in [-1, 1], half of them mirrored."""
+        crops = []
+        for index in torch.multinomial(self.weights[size], n, replacement=True, generator=generator).tolist():
+            picture = self.fitting[size][index]
+            u, v, mirror = torch.rand(3, generator=generator).tolist()
+            top, left = int(u * (picture.shape[0] - size + 1)), int(v * (picture.shape[1] - size + 1))
+            crop = picture[top : top + size, left : left + size]
+            crops.append(crop[:, ::-1] if mirror < 0.5 else crop)
+        return rearrange(torch.from_numpy(np.stack(crops)), "n h w c -> n c h w").float() / 127.5 - 1
+
+
+def held_out_crops(size: int = 128) -> Tensor:
+    """Two crops of each held-out photograph, (20, 3, size, size) in [-1, 1]."""
+    from PIL import Image
+
+    crops = []
+    for path in sorted(HELD_OUT.glob("*.jpg")):
+        picture = torch.from_numpy(np.array(Image.open(path).convert("RGB")))
+        top = (picture.shape[0] - size) // 2
+        for third in (1, 2):
+            left = (picture.shape[1] - size) * third // 3
+            crops.append(picture[top : top + size, left : left + size])
+    return rearrange(torch.stack(crops), "n h w c -> n c h w").float() / 127.5 - 1
+
+
+@torch.no_grad()
+def validate(denoiser, x0: Tensor, sigmas: tuple[float, ...] = (0.1, 0.2, 0.5)) -> dict[float, float]:
+    """Mean PSNR (dB) of `denoiser(x, sigma)` on the same noisy crops every time; sigma in [-1, 1] units."""
+    result = {}
+    for sigma in sigmas:
+        generator = torch.Generator().manual_seed(0)
+        psnr = []
+        for clean in x0.split(4):
+            noisy = clean + sigma * torch.randn(clean.shape, generator=generator)
+            error = denoiser(noisy, torch.full((len(clean),), sigma)).clamp(-1, 1) - clean
+            psnr.append(10 * torch.log10(4 / error.square().mean(dim=(1, 2, 3))))
+        result[sigma] = torch.cat(psnr).mean().item()
+    return result
+
+
+class Trainer:
+    """Adam with warm-up and a 1 / sqrt(step) decay, and the average of the weights with a power profile.
+
+    Neither looks ahead to the end of the run, so a run can be stopped and continued at any time. The average
+    (Karras et al. 2024, https://arxiv.org/abs/2312.02696, section 3.1) forgets at a rate (gamma + 1) / step: its
+    width is a tenth of the run so far, however long that is.
+    """
+
+    gamma = 6.94
+
+    def __init__(self, seed: int, lr: float, decay_after: int, warm_up: int = 500) -> None:
+        torch.manual_seed(seed)
+        self.lr, self.decay_after, self.warm_up = lr, decay_after, warm_up
+        self.model = PhotoUNet(operations=MixedPrecision).init_weights().to(memory_format=torch.channels_last)
+        self.ema = PhotoUNet().requires_grad_(False)
+        self.ema.load_state_dict(self.model.state_dict())
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr, betas=(0.9, 0.99), weight_decay=0, fused=True)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.step = self.first_step = self.images = 0
+        self.minutes = 0.0
+
+    def update(self, x0: Tensor) -> float:
+        """One step on the pictures x0 (B, 3, H, W); returns the loss."""
+        since_start = self.step - self.first_step
+        rate = self.lr * min(1, (since_start + 1) / self.warm_up) / max(1, self.step / self.decay_after) ** 0.5
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        sigma = draw_sigma(len(x0), self.generator)
+        z = torch.randn(x0.shape, generator=self.generator)
+        loss = dsm_loss(self.model, x0.contiguous(memory_format=torch.channels_last), sigma, z).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        self.images += len(x0)
+        forget = 1 - (1 - 1 / self.step) ** (self.gamma + 1)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), forget)
+        return loss.item()
+
+    def counters(self) -> dict[str, float]:
+        return {"steps": self.step, "images_seen": self.images, "trained_minutes": round(self.minutes, 1)}
+
+    def save(self, out: Path) -> None:
+        """Write the checkpoint and the export; each appears whole or not at all."""
+        state = {
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "first_step": self.first_step,
+            **self.counters(),
+        }
+        torch.save(state, out / "checkpoint.partial")
+        (out / "checkpoint.partial").replace(out / "checkpoint.pt")
+        weights = {k: v.half().contiguous() for k, v in self.ema.state_dict().items()}
+        metadata = {"sigma_data": SIGMA_DATA, **self.counters()}
+        save_file(weights, out / "export.partial", {k: str(v) for k, v in metadata.items()})
+        (out / "export.partial").replace(out / EXPORT)
+
+    def resume(self, out: Path) -> str:
+        """Continue a run; returns the name of what it continues from."""
+        checkpoint = out / "checkpoint.pt"
+        if checkpoint.exists():
+            state = torch.load(checkpoint, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.ema.load_state_dict(state["ema"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.generator.set_state(state["generator"])
+            self.first_step, source = state["first_step"], checkpoint
+        else:
+            source = next((p for p in (out / EXPORT, HERE / EXPORT) if p.exists()), None)
+            if source is None:
+                raise SystemExit(f"nothing to resume from in {out} or {HERE}")
+            with safe_open(source, "pt") as f:
+                state = f.metadata()
+                weights = {k: f.get_tensor(k).float() for k in f.keys()}
+            self.model.load_state_dict(weights)
+            self.ema.load_state_dict(weights)
+            self.first_step = int(state["steps"])  # a new optimizer needs a new warm-up
+            self.generator.manual_seed(self.first_step)
+        self.step, self.images = int(state["steps"]), int(state["images_seen"])
+        self.minutes = float(state["trained_minutes"])
+        return str(source)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the embedded photo prior.")
+    parser.add_argument("--minutes", type=float, default=120, help="length of this run")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--decay-after", type=int, default=10_000, help="steps before the rate begins to fall")
+    args = parser.parse_args()
+
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(args.seed, args.lr, args.decay_after)
+    if args.resume:
+        print("resuming from", trainer.resume(args.out), trainer.counters(), flush=True)
+    batches = ((16, 64), (16, 64), (4, 128))  # (crops, size) of successive steps: the same work, two fields of view
+    crops = Crops(photo_data.load(), tuple({size for _, size in batches}))
+    held_out = held_out_crops()
+
+    end = trainer.minutes + args.minutes
+    next_save, next_log = trainer.minutes + 3, trainer.minutes
+    loss, clock = 1.0, time.monotonic()
+    while True:
+        n, size = batches[trainer.step % len(batches)]
+        loss += 0.01 * (trainer.update(crops.draw(n, size, trainer.generator)) - loss)
+        now = time.monotonic()
+        trainer.minutes += (now - clock) / 60
+        clock = now
+        done = trainer.minutes >= end
+        if done or trainer.minutes >= next_save:
+            trainer.save(args.out)
+            next_save = trainer.minutes + 3
+        if done or trainer.minutes >= next_log:
+            psnr = validate(lambda x, s: denoise(trainer.ema, x, s), held_out)
+            scores = "  ".join(f"sigma {s}: {p:.2f} dB" for s, p in psnr.items())
+            print(f"{trainer.minutes:7.1f} min  {trainer.step} steps  loss {loss:.4f}  {scores}", flush=True)
+            next_log = trainer.minutes + 10
+            clock = time.monotonic()  # validation is not training
+        if done:
+            return
+
+
+if __name__ == "__main__":
+    main()

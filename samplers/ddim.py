@@ -1,0 +1,81 @@
+"""Guided DDIM (Song et al. 2021), https://arxiv.org/abs/2010.02502, for any alpha_t, sigma_t.
+
+    x_s = alpha_s x0_hat(y) + sqrt(sigma_s^2 - v^2) (x_t - alpha_t x0_hat(y)) / sigma_t + v z,    0 <= v <= sigma_s
+
+Three ways to say how much fresh noise v a step takes (`NoiseRule`):
+
+    eta       v = eta sigma_s sqrt(1 - (alpha_t sigma_s)^2 / (alpha_s sigma_t)^2): 0 deterministic, 1 ancestral
+    zeta      v = sqrt(zeta) sigma_s, DiffPIR's rule (https://arxiv.org/abs/2305.08995)
+    varsigma  v itself, cut at sigma_s
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..guidance.base import Guidance
+from ..guidance.state import Estimate, Level, Step
+from ..operators.noise import standard_normal
+
+NoiseRule = Literal["eta", "zeta", "varsigma"]
+NOISE_RULES = get_args(NoiseRule)
+
+
+def fresh_noise(t: Level, s: Level, amount: float, rule: NoiseRule = "eta") -> float:
+    """v of a step t to s, cut to [0, sigma_s]."""
+    if rule == "zeta":
+        v = math.sqrt(max(amount, 0.0)) * s.sigma
+    elif rule == "varsigma":
+        v = amount
+    else:
+        ratio = t.alpha * s.sigma / (s.alpha * t.sigma)
+        v = amount * s.sigma * math.sqrt(max(0.0, 1.0 - ratio**2))
+    return min(max(v, 0.0), s.sigma)
+
+
+def guided_ddim(
+    model: Callable[..., Estimate],
+    x: Tensor,
+    levels: Sequence[Level],
+    amount: float = 0.0,
+    rule: NoiseRule = "eta",
+    generators: list[torch.Generator] | None = None,
+    transitions: Sequence[Guidance] = (),
+    callback: Callable[[int, Tensor, Tensor], None] | None = None,
+) -> Tensor:
+    """Samples x_0 from x_T by DDIM steps with a guided prior.
+
+    Args:
+        model: `(x_t, t, s, progress) -> Estimate`, the conditional denoiser.
+        x: x_T at levels[0], `B C H W`.
+        levels: the noise levels, falling; the last is usually (1, 0).
+        amount: eta, zeta or varsigma, as `rule` says.
+        generators: one random stream per sample (CPU); needed where v > 0.
+        transitions: blocks that have a say in the step itself.
+        callback: called as (i, x_t, x0_hat(y)) after each model call.
+
+    Returns:
+        The state at the last level.
+    """
+    steps = len(levels) - 1
+    for i, (t, s) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+        x0, shift = model(x, t, s, i / steps)
+        if callback is not None:
+            callback(i, x, x0)
+        if s.sigma == 0:
+            x = s.alpha * x0
+        else:
+            eps = (x - t.alpha * x0) / t.sigma
+            v = fresh_noise(t, s, amount, rule)
+            z = standard_normal(x, generators) if v > 0 else torch.zeros_like(x)
+            x = s.alpha * x0 + math.sqrt(s.sigma**2 - v**2) * eps + v * z
+            step = Step(t, s, x0, eps, v, z)
+            for block in transitions:
+                x = block.transition(x, step)
+        x = x + s.norm * shift
+    return x

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def _register() -> None:
+    path = Path(__file__).resolve().parent.parent / "tools" / "package.py"
+    spec = importlib.util.spec_from_file_location("_posterior_package", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.register()
+
+
+_register()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Any]:
+    """A real ComfyUI server with this pack, one per test session (posterior.tools.server.Server)."""
+    from posterior.tools import environment
+    from posterior.tools.server import Server
+
+    with Server(environment.get(os.environ.get("COMFYUI_PATH")), cpu=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """Headless Chromium (a playwright Browser); where there is none, the test is skipped, except in CI."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("browser tests need Chromium, which is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu", *quiet])
+        yield browser
+        browser.close()
