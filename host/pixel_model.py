@@ -54,7 +54,6 @@ def pixel_model(
     if denoiser:
         model.model_sampling = DenoiserSampling(settings)
     model.diffusion_model.load_state_dict(state_dict)
-    model.diffusion_model.dtype = torch.float32  # the host asks its networks for it
     return comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
 
 

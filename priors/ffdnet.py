@@ -25,6 +25,7 @@ class FFDNet(nn.Module):
 
     def __init__(self, channels: int = 3, width: int = 96, depth: int = 12, dtype=None, device=None, operations=nn):
         super().__init__()
+        self.dtype = dtype  # the host asks its networks for it
         sizes = [4 * channels + 1, *[width] * (depth - 1), 4 * channels]
         layers: list[nn.Module] = []
         for size_in, size_out in zip(sizes[:-1], sizes[1:], strict=True):

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -131,23 +132,64 @@ def validate(denoiser, x0: Tensor, sigmas: tuple[float, ...] = (0.1, 0.2, 0.5)) 
     return result
 
 
-class Trainer:
-    """Adam with warm-up and a 1 / sqrt(step) decay, and the average of the weights with a power profile.
+class Muon(torch.optim.Optimizer):
+    """Steps along the orthogonalised momentum of each convolution (Jordan et al. 2024,
+    https://kellerjordan.github.io/posts/muon, scaled as in https://arxiv.org/abs/2502.16982).
 
-    Neither looks ahead to the end of the run, so a run can be stopped and continued at any time. The average
-    (Karras et al. 2024, https://arxiv.org/abs/2312.02696, section 3.1) forgets at a rate (gamma + 1) / step: its
-    width is a tenth of the run so far, however long that is.
+    The matrix of a convolution has a row for each output channel. Its momentum U S V^T is replaced by about U V^T
+    (five Newton-Schulz iterations), so that every direction is learnt at the same pace. On this task three minutes
+    of it are worth about ten of Adam.
+    """
+
+    def __init__(self, params, lr: float, momentum: float = 0.95, weight_decay: float = 0.03) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @staticmethod
+    def orthogonalised(u: Tensor) -> Tensor:
+        """About U V^T of each matrix of `u` (N, rows, columns), in bfloat16."""
+        x = u.mT if u.shape[1] > u.shape[2] else u
+        x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+        for _ in range(5):
+            a = x @ x.mT
+            x = 3.4445 * x + (2.0315 * a @ a - 4.7750 * a) @ x
+        return x.mT if u.shape[1] > u.shape[2] else x
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            lr, momentum = group["lr"], group["momentum"]
+            by_shape = defaultdict(list)
+            for p in group["params"]:
+                mean = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                mean.lerp_(p.grad, 1 - momentum)
+                by_shape[p.shape].append((p, p.grad.lerp(mean, momentum)))
+            for shape, pairs in by_shape.items():
+                steps = self.orthogonalised(torch.stack([u.flatten(1) for _, u in pairs]))
+                size = 0.2 * lr * max(steps.shape[1:]) ** 0.5  # root mean square 0.2 lr, as an Adam step has
+                for (p, _), u in zip(pairs, steps):
+                    p.mul_(1 - lr * group["weight_decay"]).add_(u.view(shape).float(), alpha=-size)
+
+
+class Trainer:
+    """Muon for the convolutions, Adam for the rest, and the average of the weights with a power profile.
+
+    The rate falls as 1 / sqrt(step). Neither it nor the average looks ahead to the end of the run, so a run can be
+    stopped and continued at any time. The average (Karras et al. 2024, https://arxiv.org/abs/2312.02696, section 3.1)
+    forgets at a rate (gamma + 1) / step: its width is a tenth of the run so far, however long that is.
     """
 
     gamma = 6.94
 
-    def __init__(self, seed: int, lr: float, decay_after: int, warm_up: int = 500) -> None:
+    def __init__(self, seed: int, lr: float, decay_after: int, warm_up: int = 100) -> None:
         torch.manual_seed(seed)
         self.lr, self.decay_after, self.warm_up = lr, decay_after, warm_up
         self.model = PhotoUNet(operations=MixedPrecision).init_weights().to(memory_format=torch.channels_last)
         self.ema = PhotoUNet().requires_grad_(False)
         self.ema.load_state_dict(self.model.state_dict())
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr, betas=(0.9, 0.99), weight_decay=0, fused=True)
+        named = dict(self.model.named_parameters())
+        inner = [p for name, p in named.items() if p.ndim == 4 and name.split(".")[0] not in ("stem", "head")]
+        outer = [p for p in named.values() if all(p is not q for q in inner)]
+        self.optimizers = [Muon(inner, lr), torch.optim.Adam(outer, lr, betas=(0.9, 0.99), fused=True)]
         self.generator = torch.Generator().manual_seed(seed)
         self.step = self.first_step = self.images = 0
         self.minutes = 0.0
@@ -156,15 +198,16 @@ class Trainer:
         """One step on the pictures x0 (B, 3, H, W); returns the loss."""
         since_start = self.step - self.first_step
         rate = self.lr * min(1, (since_start + 1) / self.warm_up) / max(1, self.step / self.decay_after) ** 0.5
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer in self.optimizers:
+            optimizer.param_groups[0]["lr"] = rate
         sigma = draw_sigma(len(x0), self.generator)
         z = torch.randn(x0.shape, generator=self.generator)
         loss = dsm_loss(self.model, x0.contiguous(memory_format=torch.channels_last), sigma, z).mean()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.step += 1
         self.images += len(x0)
         forget = 1 - (1 - 1 / self.step) ** (self.gamma + 1)
@@ -180,7 +223,7 @@ class Trainer:
         state = {
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "generator": self.generator.get_state(),
             "first_step": self.first_step,
             **self.counters(),
@@ -199,7 +242,8 @@ class Trainer:
             state = torch.load(checkpoint, weights_only=True)
             self.model.load_state_dict(state["model"])
             self.ema.load_state_dict(state["ema"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            for optimizer, saved in zip(self.optimizers, state["optimizers"]):
+                optimizer.load_state_dict(saved)
             self.generator.set_state(state["generator"])
             self.first_step, source = state["first_step"], checkpoint
         else:
@@ -225,8 +269,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--decay-after", type=int, default=10_000, help="steps before the rate begins to fall")
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--decay-after", type=int, default=3_000, help="steps before the rate begins to fall")
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)

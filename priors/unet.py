@@ -65,6 +65,7 @@ class PhotoUNet(nn.Module):
     ) -> None:
         super().__init__()
         factory = {"dtype": dtype, "device": device}
+        self.dtype = dtype  # the host asks its networks for it
         self.frequencies = frequencies
         self.stride = 2 ** len(channels)
         self.embed1 = operations.Linear(2 * frequencies, embedding, **factory)
