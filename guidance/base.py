@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,7 +13,10 @@ from torch import Tensor
 from ..operators.base import moved
 from ..operators.errors import Refusal
 from ..operators.measurement import Measurement
+from ..operators.noise import GaussianNoise
+from ..operators.spectral import SpectralOperator
 from .state import Estimate, Level, State, Step, predict
+from .timing import ALWAYS, Timing
 
 
 @dataclass(frozen=True)
@@ -21,9 +25,14 @@ class Guidance(ABC):
 
     A block gets the prior at x_t (`State`) and the estimate that earlier blocks have made of x_0, and returns its
     own. With one block the two are the same: `x0 is state.x0`.
+
+    Args:
+        measurement: y, A and the noise.
+        timing: when the block listens, and how much.
     """
 
     measurement: Measurement
+    timing: Timing = field(default=ALWAYS, kw_only=True)
 
     #: the method in plain words, for messages
     label = "Guidance"
@@ -31,12 +40,31 @@ class Guidance(ABC):
     jacobian = False
     #: whether `transition` changes the step, so that only a sampler that owns its trajectory will do
     owns_transition = False
+    #: what the measurement must be: "linear", "spectral" (with singular values), "Gaussian", "noisy" (sigma_y > 0)
+    needs: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         self.validate()
 
     def validate(self) -> None:
         """Raises Refusal when this measurement cannot be used by this method."""
+        operator, noise = self.measurement.operator, self.measurement.noise
+        if "linear" in self.needs and not operator.linear:
+            raise Refusal(f"{self.label} needs a linear operator, and {operator.label} is not; choose DPS instead.")
+        if "spectral" in self.needs and not isinstance(operator, SpectralOperator):
+            raise Refusal(
+                f"{self.label} needs singular values, which {operator.label} does not have; choose DiffPIR instead."
+            )
+        if "Gaussian" in self.needs and not isinstance(noise, GaussianNoise):
+            raise Refusal(f"{self.label} is made for Gaussian noise, and this is another kind; choose DPS instead.")
+        if "noisy" in self.needs and not self.noisy:
+            raise Refusal(f"{self.label} needs a noise level above 0; raise it, or choose DDNM for clean measurements.")
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the measurement has noise; 0 is clean."""
+        noise = self.measurement.noise
+        return not isinstance(noise, GaussianNoise) or bool((torch.as_tensor(noise.sigma) > 0).any())
 
     @abstractmethod
     def estimate(self, state: State, x0: Tensor) -> Estimate:
@@ -46,34 +74,46 @@ class Guidance(ABC):
         """x_s after the step; by default as the sampler made it."""
         return x_s
 
-    def require_linear(self) -> None:
-        """Refuses nonlinear operators."""
-        if not self.measurement.operator.linear:
-            raise Refusal(
-                f"{self.label} needs a linear operator, and {self.measurement.operator.label} is not; choose DPS instead."
-            )
-
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Guidance:
         """The same block with its tensors on `device`, in `dtype`."""
         return moved(self, device, dtype)
 
 
+def needs_jacobian(blocks: Sequence[Guidance], progress: float, index: int) -> bool:
+    """Whether a block that listens in this step needs `State.vjp`."""
+    return any(block.jacobian and block.timing.weight(progress, index) for block in blocks)
+
+
 def combine(blocks: Sequence[Guidance], state: State) -> Estimate:
     """Any number of blocks at one state: estimates are handed on, shifts add up, the prior is asked once."""
-    x0, shift = state.x0, 0.0
+    x0, shift, ascent = state.x0, 0.0, 0.0
     for block in blocks:
-        x0, own = block.estimate(state, x0)
-        shift = shift + own
-    return Estimate(x0, shift)
+        weight = block.timing.weight(state.progress, state.index)
+        if not weight:
+            continue
+        own = block.estimate(state, x0)
+        x0 = own.x0 if weight == 1 else x0 + weight * (own.x0 - x0)
+        shift, ascent = shift + weight * own.shift, ascent + weight * own.ascent
+    return Estimate(x0, shift, ascent)
+
+
+def transit(blocks: Sequence[Guidance], x_s: Tensor, step: Step) -> Tensor:
+    """x_s after the say of the blocks that own their transition."""
+    for block in blocks:
+        weight = block.timing.weight(step.progress, step.index)
+        if block.owns_transition and weight:
+            own = block.transition(x_s, step)
+            x_s = own if weight == 1 else x_s + weight * (own - x_s)
+    return x_s
 
 
 def conditional_denoiser(
     denoiser: Callable[[Tensor, Level], Tensor], blocks: Sequence[Guidance]
 ) -> Callable[..., Estimate]:
-    """The guided prior `(x_t, t, s, progress) -> Estimate` of a plain denoiser `(x_t, t) -> x0_hat`."""
-    jacobian = any(block.jacobian for block in blocks)
+    """The guided prior `(x_t, t, s, progress, index) -> Estimate` of a plain denoiser `(x_t, t) -> x0_hat`."""
 
-    def guided(x_t: Tensor, t: Level, s: Level | None = None, progress: float = 0.0) -> Estimate:
-        return combine(blocks, predict(denoiser, x_t, t, jacobian, s=s, progress=progress))
+    def guided(x_t: Tensor, t: Level, s: Level | None = None, progress: float = 0.0, index: int = 0) -> Estimate:
+        jacobian = needs_jacobian(blocks, progress, index)
+        return combine(blocks, predict(denoiser, x_t, t, jacobian, s=s, progress=progress, index=index))
 
     return guided

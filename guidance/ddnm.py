@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ..operators.errors import Refusal
@@ -35,12 +34,10 @@ class DDNM(Guidance):
 
     label = "DDNM"
 
-    @property
-    def noisy(self) -> bool:
-        return bool((torch.as_tensor(self.measurement.noise.sigma) > 0).any())
+    needs = ("linear", "Gaussian")
 
     def validate(self) -> None:
-        self.require_linear()
+        super().validate()
         if self.noisy and not isinstance(self.measurement.operator, SpectralOperator):
             raise Refusal(
                 f"DDNM with noise needs singular values, which {self.measurement.operator.label} does not have; "

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from .base import Guidance
@@ -31,13 +30,11 @@ class DiffPIR(Guidance):
     trust: float = 1.0
 
     label = "DiffPIR"
-
-    def validate(self) -> None:
-        self.require_linear()
+    needs = ("linear", "Gaussian")
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         operator = self.measurement.operator
-        if not bool((torch.as_tensor(self.measurement.noise.sigma) > 0).any()):
+        if not self.noisy:
             return Estimate(x0 + operator.pinv(self.measurement.residual(x0)))
         rho = self.trust * (self.measurement.noise.sigma * state.t.alpha / state.t.sigma) ** 2
         return Estimate(operator.prox(x0, self.measurement.y, max(rho, 1e-8)))

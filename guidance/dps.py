@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..operators.errors import Refusal
 from .base import Guidance
 from .state import Estimate, State
 
@@ -59,10 +58,7 @@ class DPSGaussian(Guidance):
 
     label = "DPS (Gaussian form)"
     jacobian = True
-
-    def validate(self) -> None:
-        if not bool((torch.as_tensor(self.measurement.noise.sigma) > 0).all()):
-            raise Refusal("DPS in its Gaussian form needs a noise level above 0; raise it, or use the published form.")
+    needs = ("noisy",)
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         residual = self.measurement.residual(state.x0)

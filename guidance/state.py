@@ -44,6 +44,7 @@ class State:
         x0: x0_hat = E[x_0|x_t], the prior's denoised prediction, `B C H W`.
         vjp: v to J^T v with J = d x0_hat / d x_t; None unless the guidance asked for it. May be called often.
         progress: part of the sampling that is done, 0 at the start, 1 at the end.
+        index: number of the step, from 0.
     """
 
     x_t: Tensor
@@ -52,6 +53,7 @@ class State:
     vjp: Callable[[Tensor], Tensor] | None = None
     s: Level | None = None
     progress: float = 0.0
+    index: int = 0
 
     def tilt(self, gradient: Tensor) -> Tensor:
         """What a likelihood gradient adds to x0_hat: (sigma_t^2 / alpha_t) grad_{x_t} log p(y given x_t).
@@ -62,6 +64,23 @@ class State:
             return torch.zeros_like(gradient)
         return (self.t.sigma**2 / self.t.alpha) * gradient
 
+    def spread(self, deviation: float = 1.0) -> float:
+        """r_t^2 = c sigma_t^2 / (alpha_t^2 c + sigma_t^2), Var[x_0|x_t] of a white prior of variance c.
+
+        Args:
+            deviation: sqrt(c) in the model's unit; 1 is what the papers assume of pictures in [-1, 1].
+        """
+        c, noise = (deviation / self.t.scale) ** 2, self.t.sigma**2
+        return c * noise / (self.t.alpha**2 * c + noise)
+
+    def covariance(self, v: Tensor, jacobian: bool = True, deviation: float = 1.0) -> Tensor:
+        """Cov[x_0|x_t] v = (sigma_t^2 / alpha_t) J^T v (second-order Tweedie); without the Jacobian r_t^2 v."""
+        return self.tilt(self.vjp(v)) if jacobian else self.spread(deviation) * v
+
+    def pull_back(self, v: Tensor, jacobian: bool = True, deviation: float = 1.0) -> Tensor:
+        """J^T v; without the Jacobian that of the white prior, J = (alpha_t / sigma_t^2) r_t^2 I."""
+        return self.vjp(v) if jacobian else self.t.alpha / self.t.sigma**2 * self.spread(deviation) * v
+
 
 class Estimate(NamedTuple):
     """The answer of a guidance block.
@@ -70,17 +89,28 @@ class Estimate(NamedTuple):
         x0: x0_hat(y), what the step uses and previews show.
         shift: added to x_s / norm_s after the step, that is in variance-preserving coordinates, where the
             after-step recipes of the papers (DPS) are written.
+        ascent: a direction in which p(y given x_t) rises, for blocks whose transition follows it (DSG); its length
+            means nothing.
     """
 
     x0: Tensor
     shift: Tensor | float = 0.0
+    ascent: Tensor | float = 0.0
 
 
 @dataclass
 class Step:
     """A DDIM step t to s as made by the sampler, for blocks that own their transition.
 
-    x_s = alpha_s x0 + sqrt(sigma_s^2 - v^2) eps + v z, with eps = (x_t - alpha_t x0) / sigma_t.
+    x_s = alpha_s x0 + sqrt(sigma_s^2 - v^2) eps + v z + norm_s shift, with eps = (x_t - alpha_t x0) / sigma_t.
+
+    Args:
+        t, s: the levels.
+        x0, ascent: the estimate's x0_hat(y) and direction.
+        eps, z: predicted and fresh noise; z is zero where v is.
+        v: standard deviation of the fresh noise.
+        draw: more fresh noise in the shape of a tensor, each sample from its own stream.
+        progress, index: as in `State`.
     """
 
     t: Level
@@ -89,6 +119,10 @@ class Step:
     eps: Tensor
     v: float
     z: Tensor
+    draw: Callable[[Tensor], Tensor]
+    ascent: Tensor | float = 0.0
+    progress: float = 0.0
+    index: int = 0
 
 
 def differentiate(

@@ -61,14 +61,15 @@ def _around_prediction(executor, x: Tensor, timestep: Tensor, model_options: dic
     sigma = float(timestep[0])
     below = [value for value in sigmas if value < sigma]
     t, s = run.level(sigma), run.level(below[0] if below else 0.0)
-    progress = 1.0 - len(below) / max(len(sigmas) - 1, 1)
+    steps = max(len(sigmas) - 1, 1)
+    index = steps - len(below)
 
     def predict_x0(x_t: Tensor, level: Tensor, options: dict) -> Tensor:
         return executor(x_t, level, options, seed)
 
     with torch.no_grad():
         u = run.space.to_native(x, t.alpha)
-        x0, shift = run.estimate(predict_x0, u, t, s, progress, model_options)
+        x0, shift, _ = run.estimate(predict_x0, u, t, s, index / steps, index, model_options)
         return run.space.to_model(x0 + _as_denoised(shift, t, s), 1.0)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..guidance.base import Guidance, combine
+from ..guidance.base import Guidance, combine, needs_jacobian
 from ..guidance.state import Estimate, Level, predict
 from ..operators.errors import Refusal
 from .gradients import GradientScope, differentiable_options, normal_tree
@@ -48,6 +48,7 @@ class GuidedRun:
         model = guider.inner_model
         if x.ndim != 4:
             raise Refusal("This latent is video or sound; guidance works on pictures.")
+        guides = [guide for guide in guides if guide.block.timing.strength]
         self.schedule = schedule_of(model.model_sampling)
         vaes = {id(guide.vae): guide.vae for guide in guides if guide.vae is not None}
         if len(vaes) > 1:
@@ -94,6 +95,7 @@ class GuidedRun:
         t: Level,
         s: Level | None = None,
         progress: float = 0.0,
+        index: int = 0,
         model_options: dict | None = None,
     ) -> Estimate:
         """x0_hat(y) at the native state u.
@@ -102,7 +104,8 @@ class GuidedRun:
             predict_x0: (x, sigma, model_options) to the host's denoised prediction, model coordinates.
         """
         options = model_options or {}
-        if self.jacobian:
+        jacobian = needs_jacobian(self.blocks, progress, index)
+        if jacobian:
             self._scope.refresh()
             options = differentiable_options(options)
 
@@ -111,7 +114,7 @@ class GuidedRun:
             x0 = predict_x0(self.space.to_model(native, level.alpha), sigma, options)
             return self.space.to_native(x0, 1.0)
 
-        state = predict(denoiser, u, t, self.jacobian, s=s, progress=progress)
+        state = predict(denoiser, u, t, jacobian, s=s, progress=progress, index=index)
         self._require_finite(state.x0, "the model's own prediction", t)
         estimate = combine(self.blocks, state)
         if self.blocks:

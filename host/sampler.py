@@ -30,8 +30,8 @@ def native_sampler(guides: Sequence[Guide], trajectory: Callable[..., Tensor]) -
             def predict_x0(x_t: Tensor, sigma: Tensor, options: dict) -> Tensor:
                 return model(x_t, sigma, model_options=options, **extra_args)
 
-            def guided(u: Tensor, t, s, progress: float) -> Estimate:
-                return run.estimate(predict_x0, u, t, s, progress, model_options)
+            def guided(u: Tensor, t, s, progress: float, index: int) -> Estimate:
+                return run.estimate(predict_x0, u, t, s, progress, index, model_options)
 
             values = sigmas.tolist()
             levels = [run.level(sigma) for sigma in values]

@@ -25,7 +25,7 @@ def annealed_restoration(
     """The restored picture. Arguments as in `guided_ddim`; x is the start, scaled by alpha of the first level."""
     steps = len(levels) - 1
     for i, (t, s) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
-        x0, shift = model(x, t, s, i / steps)
+        x0, shift, _ = model(x, t, s, i / steps, i)
         if callback is not None:
             callback(i, x, x0)
         x = s.alpha * x0 + s.norm * shift

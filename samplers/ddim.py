@@ -18,7 +18,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ..guidance.base import Guidance
+from ..guidance.base import Guidance, transit
 from ..guidance.state import Estimate, Level, Step
 from ..operators.noise import standard_normal
 
@@ -51,11 +51,11 @@ def guided_ddim(
     """Samples x_0 from x_T by DDIM steps with a guided prior.
 
     Args:
-        model: `(x_t, t, s, progress) -> Estimate`, the conditional denoiser.
+        model: `(x_t, t, s, progress, index) -> Estimate`, the conditional denoiser.
         x: x_T at levels[0], `B C H W`.
         levels: the noise levels, falling; the last is usually (1, 0).
         amount: eta, zeta or varsigma, as `rule` says.
-        generators: one random stream per sample (CPU); needed where v > 0.
+        generators: one random stream per sample (CPU); needed where v > 0, and by transitions that draw.
         transitions: blocks that have a say in the step itself.
         callback: called as (i, x_t, x0_hat(y)) after each model call.
 
@@ -63,19 +63,17 @@ def guided_ddim(
         The state at the last level.
     """
     steps = len(levels) - 1
+
+    def draw(like: Tensor) -> Tensor:
+        return standard_normal(like, generators)
+
     for i, (t, s) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
-        x0, shift = model(x, t, s, i / steps)
+        x0, shift, ascent = model(x, t, s, i / steps, i)
         if callback is not None:
             callback(i, x, x0)
-        if s.sigma == 0:
-            x = s.alpha * x0
-        else:
-            eps = (x - t.alpha * x0) / t.sigma
-            v = fresh_noise(t, s, amount, rule)
-            z = standard_normal(x, generators) if v > 0 else torch.zeros_like(x)
-            x = s.alpha * x0 + math.sqrt(s.sigma**2 - v**2) * eps + v * z
-            step = Step(t, s, x0, eps, v, z)
-            for block in transitions:
-                x = block.transition(x, step)
-        x = x + s.norm * shift
+        eps = (x - t.alpha * x0) / t.sigma
+        v = fresh_noise(t, s, amount, rule)
+        z = draw(x) if v > 0 else torch.zeros_like(x)
+        x = s.alpha * x0 + math.sqrt(s.sigma**2 - v**2) * eps + v * z + s.norm * shift
+        x = transit(transitions, x, Step(t, s, x0, eps, v, z, draw, ascent, i / steps, i))
     return x
