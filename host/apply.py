@@ -7,6 +7,7 @@ the guider's prediction (after CFG, ControlNet, LoRA, hooks and regional prompts
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from weakref import WeakKeyDictionary
 
 import comfy.patcher_extension
@@ -15,9 +16,9 @@ from torch import Tensor
 
 from ..guidance.state import Level
 from ..operators.errors import Refusal
-from .run import Guide, GuidedRun
+from .run import ATTACHMENT, Guide, GuidedRun, attached_guides
+from .sampler import GuidedSampler
 
-_KEY = "posterior"
 #: the run of each guider that is sampling now, with its SIGMAS
 _RUNS: WeakKeyDictionary = WeakKeyDictionary()
 
@@ -35,18 +36,22 @@ def apply_guidance(patcher, guides: Sequence[Guide]):
                 "connect it to the Guided DDIM Sampler instead."
             )
     wrappers = comfy.patcher_extension.WrappersMP
-    clone = patcher.clone()
+    dynamic = any(guide.block.jacobian for guide in guides) and "disable_dynamic" in signature(patcher.clone).parameters
+    # newer hosts may keep weights in shared buffers, which are overwritten before a backward pass
+    clone = patcher.clone(disable_dynamic=True) if dynamic else patcher.clone()
     # an attachment and not a model option: options are copied deeply with every clone, VAE and pictures included
-    clone.set_attachments(_KEY, (*(clone.get_attachment(_KEY) or ()), *guides))
+    clone.set_attachments(ATTACHMENT, (*attached_guides(clone), *guides))
     for kind, wrapper in ((wrappers.SAMPLER_SAMPLE, _around_sampler), (wrappers.PREDICT_NOISE, _around_prediction)):
-        clone.remove_wrappers_with_key(kind, _KEY)
-        clone.add_wrapper_with_key(kind, _KEY, wrapper)
+        clone.remove_wrappers_with_key(kind, ATTACHMENT)
+        clone.add_wrapper_with_key(kind, ATTACHMENT, wrapper)
     return clone
 
 
 def _around_sampler(executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
     """Sets the run up after the model is loaded, and puts everything back however the sampler ends."""
-    with GuidedRun(guider, guider.model_patcher.get_attachment(_KEY), noise) as run:
+    if isinstance(executor.class_obj, GuidedSampler):  # it listens to these guides by itself
+        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+    with GuidedRun(guider, attached_guides(guider.model_patcher), noise) as run:
         _RUNS[guider] = (run, sigmas.tolist())
         try:
             return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
@@ -56,26 +61,38 @@ def _around_sampler(executor, guider, sigmas, extra_args, callback, noise, *args
 
 def _around_prediction(executor, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed=None):
     """x0_hat(y) in place of x0_hat."""
-    model_options = model_options or {}
+    if executor.class_obj not in _RUNS:
+        return executor(x, timestep, model_options or {}, seed)
     run, sigmas = _RUNS[executor.class_obj]
     sigma = float(timestep[0])
-    below = [value for value in sigmas if value < sigma]
-    t, s = run.level(sigma), run.level(below[0] if below else 0.0)
-    steps = max(len(sigmas) - 1, 1)
-    index = steps - len(below)
+    index = step_of(sigma, sigmas)
+    t, top, s = (run.level(value) for value in (sigma, sigmas[index], sigmas[index + 1]))
 
     def predict_x0(x_t: Tensor, level: Tensor, options: dict) -> Tensor:
         return executor(x_t, level, options, seed)
 
+    if not run.blocks:
+        return predict_x0(x, timestep, model_options or {})
     with torch.no_grad():
         u = run.space.to_native(x, t.alpha)
-        x0, shift, _ = run.estimate(predict_x0, u, t, s, index / steps, index, model_options)
-        return run.space.to_model(x0 + _as_denoised(shift, t, s), 1.0)
+        progress = index / (len(sigmas) - 1)
+        x0, shift, _ = run.estimate(predict_x0, u, t, s, progress, index, model_options)
+        return run.space.to_model(x0 + _as_denoised(shift, top, s), 1.0)
+
+
+def step_of(sigma: float, sigmas: Sequence[float]) -> int:
+    """The step i of SIGMAS that an evaluation at sigma belongs to: sigma_i >= sigma > sigma_{i+1}.
+
+    Samplers also evaluate between two entries, and at entries that they have rounded.
+    """
+    below = sum(value < sigma * (1 - 1e-3) for value in sigmas)
+    return min(max(len(sigmas) - 1 - below, 0), len(sigmas) - 2)
 
 
 def _as_denoised(shift: Tensor | float, t: Level, s: Level) -> Tensor | float:
     """The change of x0_hat that moves a deterministic step t to s by norm_s * shift.
 
-    x_s = (alpha_s - alpha_t sigma_s / sigma_t) x0 + ..., so the recipe's shift is divided by that coefficient.
+    x_s = (alpha_s - alpha_t sigma_s / sigma_t) x0 + ..., so the recipe's shift is divided by that coefficient. It is
+    exact in samplers of first order without fresh noise; the others take about the same share of it.
     """
     return shift * (s.norm / (s.alpha - t.alpha * s.sigma / t.sigma))

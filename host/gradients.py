@@ -7,12 +7,14 @@ what other runs see), and the very objects that were there are put back afterwar
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import comfy.ldm.modules.attention
+import comfy.model_management
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 def normal(tensor: Tensor) -> Tensor:
@@ -20,6 +22,10 @@ def normal(tensor: Tensor) -> Tensor:
     if not tensor.is_inference():
         return tensor
     with torch.inference_mode(False):
+        if is_traceable_wrapper_subclass(tensor):  # quantised weights: a wrapper around plain tensors
+            names, context = tensor.__tensor_flatten__()
+            inner = {name: normal(getattr(tensor, name)) for name in names}
+            return type(tensor).__tensor_unflatten__(inner, context, tensor.size(), tensor.stride())
         alias = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
         alias.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
         return alias
@@ -28,10 +34,10 @@ def normal(tensor: Tensor) -> Tensor:
 def normal_tree(value: Any) -> Any:
     """`normal` for all tensors in nested dicts, lists, tuples and the host's conditioning objects."""
     if isinstance(value, Tensor):
-        return normal(value) if type(value) is Tensor else value
+        return normal(value)
     if isinstance(value, dict):
         return {key: normal_tree(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    if type(value) in (list, tuple):
         return type(value)(normal_tree(item) for item in value)
     if type(value).__module__ == "comfy.conds":
         return value._copy_with(normal_tree(value.cond))
@@ -42,30 +48,41 @@ class GradientScope:
     """Keeps the weights of some modules differentiable-through; a context manager.
 
     `refresh` is called before each pass, since the host may have put new weights in place meanwhile (hooks, LoRA
-    schedules, weights moved between devices).
+    schedules, weights moved between devices). Weights get no gradient of their own, which would cost memory.
     """
 
     def __init__(self, modules: Iterable[nn.Module]):
         self._modules = list(modules)
         self._replaced: list[tuple[dict, str, Any, Any]] = []
+        self._stack = ExitStack()
 
     def refresh(self) -> None:
         for root in self._modules:
             for module in root.modules():
                 for table in (module._parameters, module._buffers):
                     for name, tensor in table.items():
-                        if tensor is not None and tensor.is_inference():
+                        if tensor is not None and (tensor.is_inference() or tensor.requires_grad):
                             self._replace(table, name, tensor)
 
     def _replace(self, table: dict, name: str, tensor: Tensor) -> None:
-        with torch.inference_mode(False):
-            alias = normal(tensor.data if isinstance(tensor, nn.Parameter) else tensor)
+        with torch.inference_mode(False), torch.no_grad():
+            alias = normal(tensor.detach() if isinstance(tensor, nn.Parameter) else tensor)
             if isinstance(tensor, nn.Parameter):
                 alias = nn.Parameter(alias, requires_grad=False)
         table[name] = alias
         self._replaced.append((table, name, tensor, alias))
 
     def __enter__(self) -> GradientScope:
+        with ExitStack() as entering:
+            entering.push(self.__exit__)
+            self._stack.enter_context(training_mode_of_host())
+            self.refresh()
+            for root in self._modules:  # tensors that a module keeps as plain attributes, such as position tables
+                for module in root.modules():
+                    for name, value in vars(module).items():
+                        if isinstance(value, Tensor) and value.is_inference():
+                            self._replace(vars(module), name, value)
+            entering.pop_all()
         return self
 
     def __exit__(self, *exc_info) -> None:
@@ -73,15 +90,46 @@ class GradientScope:
             if table.get(name) is alias:  # the host may have replaced ours, then its word stands
                 table[name] = original
         self._replaced.clear()
+        self._stack.close()
 
 
-def differentiable_attention(func, q, k, v, heads, *args, **kwargs):
-    """Scaled dot product attention, in place of kernels that autograd cannot follow."""
-    return comfy.ldm.modules.attention.attention_pytorch(q, k, v, heads, *args, **kwargs)
+@contextmanager
+def training_mode_of_host() -> Iterator[None]:
+    """Newer hosts leave out operations in place and fused kernels while `in_training` is set."""
+    management = comfy.model_management
+    before = getattr(management, "in_training", None)
+    if before is not None:
+        management.in_training = True
+    try:
+        yield
+    finally:
+        if before is not None:
+            management.in_training = before
 
 
-def differentiable_options(model_options: dict) -> dict:
-    """`model_options` with attention that has a gradient; the caller's dict is not changed."""
-    transformer_options = dict(model_options.get("transformer_options", {}))
-    transformer_options["optimized_attention_override"] = differentiable_attention
-    return {**model_options, "transformer_options": transformer_options}
+@contextmanager
+def exchanged(entries: Iterable[tuple[dict, str, Any]]) -> Iterator[None]:
+    """Puts other objects into tables `(table, name, object)` for a while."""
+    before = [(table, name, table[name]) for table, name, _ in entries]
+    for table, name, value in entries:
+        table[name] = value
+    try:
+        yield
+    finally:
+        for table, name, value in before:
+            table[name] = value
+
+
+def private_copies(model: nn.Module, keys: Iterable[str]) -> list[tuple[dict, str, nn.Parameter]]:
+    """Copies of some parameters of a module, by dotted name, as entries for `exchanged`.
+
+    Hooks write one set of weights after the other into the same storage within one prediction, before the backward
+    pass has used the first; each pass therefore works on copies.
+    """
+    entries = []
+    for key in keys:
+        path, _, name = key.rpartition(".")
+        table = model.get_submodule(path)._parameters
+        if name in table:
+            entries.append((table, name, nn.Parameter(table[name].detach().clone(), requires_grad=False)))
+    return entries

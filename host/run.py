@@ -6,18 +6,22 @@ the conditional denoiser of our samplers, in the measurement's coordinates, with
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
+import comfy.model_management
 import torch
 from torch import Tensor
 
 from ..guidance.base import Guidance, combine, needs_jacobian
 from ..guidance.state import Estimate, Level, predict
 from ..operators.errors import Refusal
-from .gradients import GradientScope, differentiable_options, normal_tree
+from .differentiable import DifferentiableCalls, is_out_of_memory
+from .gradients import GradientScope, normal_tree
+from .memory import out_of_memory, reserve
 from .space import ModelSpace, schedule_of, space_of
 
 
@@ -30,6 +34,13 @@ class Guide:
 
 
 Predict = Callable[[Tensor, Tensor, dict], Tensor]
+#: where a MODEL keeps the guides that Apply Guidance gave it
+ATTACHMENT = "posterior"
+
+
+def attached_guides(patcher) -> tuple[Guide, ...]:
+    """The guides that a MODEL carries."""
+    return patcher.get_attachment(ATTACHMENT) or ()
 
 
 class GuidedRun:
@@ -46,9 +57,9 @@ class GuidedRun:
 
     def __init__(self, guider, guides: Sequence[Guide], x: Tensor):
         model = guider.inner_model
-        if x.ndim != 4:
-            raise Refusal("This latent is video or sound; guidance works on pictures.")
         guides = [guide for guide in guides if guide.block.timing.strength]
+        if guides and x.ndim != 4:
+            raise Refusal("This latent is video or sound; guidance works on pictures.")
         self.schedule = schedule_of(model.model_sampling)
         vaes = {id(guide.vae): guide.vae for guide in guides if guide.vae is not None}
         if len(vaes) > 1:
@@ -57,11 +68,8 @@ class GuidedRun:
         self.blocks = [self._bind(guide, x) for guide in guides]
         self.jacobian = any(block.jacobian for block in self.blocks)
         self._guider = guider
+        self._shape = tuple(x.shape)
         self._stack = ExitStack()
-        if self.jacobian:
-            patcher = guider.model_patcher
-            extra = [p.model for p in patcher.get_nested_additional_models()]
-            self._scope = GradientScope([model, *extra, *self.space.modules()])
 
     def _bind(self, guide: Guide, x: Tensor) -> Guidance:
         """The block on the device of x, on native coordinates; refuses what does not fit."""
@@ -77,8 +85,11 @@ class GuidedRun:
 
     def __enter__(self) -> GuidedRun:
         if self.jacobian:
-            self._stack.enter_context(self._scope)
+            economy = reserve(self._guider, self._shape)
             self._guider.conds = normal_tree(self._guider.conds)
+            loaded = [patcher.model for patcher in self._guider.loaded_models]
+            scope = GradientScope([self._guider.inner_model, *loaded, *self.space.modules()])
+            self._calls = DifferentiableCalls(self._stack.enter_context(scope), economy)
         return self
 
     def __exit__(self, *exc_info) -> None:
@@ -102,12 +113,27 @@ class GuidedRun:
 
         Args:
             predict_x0: (x, sigma, model_options) to the host's denoised prediction, model coordinates.
+
+        A pass with a gradient that fails for want of memory is made again in a more sparing way.
         """
-        options = model_options or {}
+        while True:
+            try:
+                return self._estimate(predict_x0, u, t, s, progress, index, model_options or {})
+            except RuntimeError as error:
+                economy = self._calls.economy.after(error, u.shape[0]) if self.jacobian else None
+                if economy is None:
+                    if self.jacobian and is_out_of_memory(error):
+                        raise out_of_memory() from error
+                    raise
+            # out here the error is gone, and the graph with it
+            self._calls.economy = economy
+            comfy.model_management.soft_empty_cache()
+            logging.info("posterior: the gradient pass is made again, %s", economy)
+
+    def _estimate(self, predict_x0: Predict, u: Tensor, t: Level, s, progress, index, options: dict) -> Estimate:
         jacobian = needs_jacobian(self.blocks, progress, index)
         if jacobian:
-            self._scope.refresh()
-            options = differentiable_options(options)
+            options = self._calls.options(options)
 
         def denoiser(native: Tensor, level: Level) -> Tensor:
             sigma = native.new_full((native.shape[0],), level.sigma * self.space.scale)

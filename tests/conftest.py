@@ -40,8 +40,40 @@ def chromium() -> Iterator[Any]:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("browser tests need Chromium, which is not installed")
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu", *quiet])
-        yield browser
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
+    playwright = sync_playwright().start()
+    browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu", *quiet])
+    yield browser
+    if not _interrupted:
         browser.close()
+        playwright.stop()
+
+
+@pytest.fixture
+def page(server: Any, chromium: Any) -> Iterator[Any]:
+    """A page of a fresh browser profile with the server's frontend loaded (a playwright Page)."""
+    context = chromium.new_context(viewport={"width": 1600, "height": 1000})
+    context.set_default_timeout(60_000)
+    page = context.new_page()
+    page.goto(server.url)
+    page.wait_for_function("window.app?.graph && window.app.extensionManager && window.app.vueAppReady")
+    yield page
+    if not _interrupted:
+        context.close()
+
+
+_interrupted: list[bool] = []
+
+
+def pytest_keyboard_interrupt() -> None:
+    """A Ctrl-C ends the browser's driver as well: nothing must wait for its answers any more."""
+    _interrupted.append(True)
+
+
+@pytest.fixture(scope="session")
+def host() -> Any:
+    """The host's own loaders, nodes and samplers in this process (inside_host.Host); imported once."""
+    from inside_host import Host
+    from posterior.tools import environment
+
+    return Host(environment.get(os.environ.get("COMFYUI_PATH")))
