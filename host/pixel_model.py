@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Literal
+
 import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
@@ -26,35 +29,58 @@ class DenoiserSampling(comfy.model_sampling.ModelSamplingContinuousEDM, comfy.mo
     """For networks that give x0_hat from x_t itself: nothing is scaled before the call or after it."""
 
 
+#: what a network predicts: EDM's F, x0_hat itself, the noise, or v
+Prediction = Literal["edm", "denoised", "epsilon", "v"]
+_TYPES = {
+    "edm": comfy.model_base.ModelType.EDM, "denoised": comfy.model_base.ModelType.EDM,
+    "epsilon": comfy.model_base.ModelType.EPS, "v": comfy.model_base.ModelType.V_PREDICTION,
+}  # fmt: skip
+
+
 class _PixelConfig(comfy.supported_models_base.BASE):
     latent_format = Pixels
     unet_extra_config: dict = {}
     memory_usage_factor = 1.0
-    supported_inference_dtypes = [torch.float32]
 
 
 def pixel_model(
-    network: type[nn.Module], config: dict, state_dict: dict[str, Tensor], sampling: dict, denoiser: bool = False
+    network: Callable[..., nn.Module],
+    config: dict,
+    state_dict: dict[str, Tensor],
+    sampling: dict,
+    prediction: Prediction = "edm",
+    dtypes: Sequence[torch.dtype] = (torch.float32,),
 ) -> comfy.model_patcher.ModelPatcher:
     """A MODEL on [-1, 1] pictures.
 
     Args:
         network: built as `network(**config, dtype=, device=, operations=)`.
         config: its architecture.
-        state_dict: its weights, kept in the precision in which they compute (float32).
-        sampling: `sigma_min`, `sigma_max` and `sigma_data` of the host's continuous EDM sampling, [-1, 1] unit.
-        denoiser: the network gives x0_hat itself instead of EDM's F.
+        state_dict: its weights.
+        sampling: the host's settings of the noise levels, [-1, 1] unit: `sigma_min`, `sigma_max`, `sigma_data` of its
+            continuous EDM sampling, or `beta_schedule`, `linear_start`, `linear_end`, `timesteps` for epsilon and v.
+        prediction: what the network gives.
+        dtypes: precisions in which it may compute, the best first; the host chooses.
     """
-    load_device = comfy.model_management.get_torch_device()
-    offload_device = comfy.model_management.unet_offload_device()
+    manager = comfy.model_management
+    load_device, offload_device = manager.get_torch_device(), manager.unet_offload_device()
     settings = _PixelConfig(dict(config))
     settings.sampling_settings = dict(sampling)
-    settings.set_inference_dtype(torch.float32, None)
-    model = comfy.model_base.BaseModel(settings, comfy.model_base.ModelType.EDM, offload_device, network)
-    if denoiser:
+    dtype = torch.float32
+    if tuple(dtypes) != (dtype,):
+        dtype = manager.unet_dtype(load_device, sum(w.numel() for w in state_dict.values()), list(dtypes))
+    settings.set_inference_dtype(dtype, manager.unet_manual_cast(dtype, load_device, list(dtypes)))
+    model = comfy.model_base.BaseModel(settings, _TYPES[prediction], offload_device, network)
+    if prediction == "denoised":
         model.model_sampling = DenoiserSampling(settings)
     model.diffusion_model.load_state_dict(state_dict)
     return comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
+
+
+def analytic_model(network: nn.Module) -> comfy.model_patcher.ModelPatcher:
+    """A MODEL out of a network that is ready as it is and gives x0_hat from x_t in [-1, 1] plus noise."""
+    sampling = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 1.0}
+    return pixel_model(lambda **_: network, {}, network.state_dict(), sampling, "denoised")
 
 
 def join_experts(high, low, threshold: float, width: float):

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import comfy.utils
 import folder_paths
+import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from ..operators.errors import Refusal
-from ..priors.ffdnet import SIGMA_MAX, FFDNet
+from ..priors import diffusers_unet
+from ..priors.adm import ADM
+from ..priors.dncnn import DnCNN
+from ..priors.drunet import DRUNet
+from ..priors.ffdnet import FFDNet
+from ..priors.gray import GrayAsColour
 from ..priors.unet import SIGMA_DATA, PhotoUNet
 from .pixel_model import pixel_model
 
 #: the folder below the host's models where denoisers are looked for
 DENOISERS = "posterior_denoisers"
-_PHOTO_PRIOR = Path(__file__).parent.parent / "priors" / "photo_prior.safetensors"
+#: the host's folder for diffusion models without a text encoder
+CHECKPOINTS = "diffusion_models"
+#: the host's names of the noise schedules of guided-diffusion and of diffusers
+SCHEDULES = {"linear": "sqrt_linear", "scaled_linear": "linear", "cosine": "squaredcos_cap_v2"}
+_PRIORS = Path(__file__).parent.parent / "priors"
+_NOT_ITS_WEIGHTS = (AttributeError, IndexError, KeyError, ValueError, RuntimeError)
 
 
 def register_folders() -> None:
@@ -25,13 +39,39 @@ def register_folders() -> None:
 
 def load_photo_prior():
     """The embedded photo prior as a MODEL."""
-    weights = {key: value.float() for key, value in load_file(_PHOTO_PRIOR).items()}
+    weights = {key: value.float() for key, value in load_file(_PRIORS / "photo_prior.safetensors").items()}
     sampling = {"sigma_min": 0.01, "sigma_max": 80.0, "sigma_data": SIGMA_DATA}
     return pixel_model(PhotoUNet, PhotoUNet.config_from_state_dict(weights), weights, sampling)
 
 
+def load_digits_prior():
+    """The embedded digits prior as a MODEL of RGB pictures."""
+    weights = {f"gray.{key}": value.float() for key, value in load_file(_PRIORS / "digits_prior.safetensors").items()}
+    sampling = {"sigma_min": 0.01, "sigma_max": 80.0, "sigma_data": SIGMA_DATA}
+    return pixel_model(GrayAsColour, GrayAsColour.config_from_state_dict(weights), weights, sampling, "denoised")
+
+
+def _read(folder: str, name: str) -> dict[str, Tensor]:
+    """The weights in a file of one of the host's folders; nothing in the file is executed.
+
+    Raises:
+        Refusal: when it holds anything but weights.
+    """
+    path = folder_paths.get_full_path_or_raise(folder, name)
+    try:
+        weights = comfy.utils.load_torch_file(path, safe_load=True)
+    except Exception as error:  # whatever a broken or hostile file may cause
+        raise Refusal(
+            f"{name} cannot be read as weights: it is damaged, or carries code; take it from its author again, "
+            "as safetensors if there is the choice."
+        ) from error
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise Refusal(f"{name} holds something other than weights; choose a file with a plain state dict.")
+    return weights
+
+
 def load_denoiser(name: str):
-    """A published Gaussian denoiser as a MODEL.
+    """A published Gaussian denoiser as a MODEL; which one is found from its weights.
 
     Args:
         name: a file in the host's folder for denoisers.
@@ -39,12 +79,96 @@ def load_denoiser(name: str):
     Raises:
         Refusal: when the file holds no denoiser that is known here.
     """
-    weights = comfy.utils.load_torch_file(folder_paths.get_full_path_or_raise(DENOISERS, name), safe_load=True)
+    weights = _read(DENOISERS, name)
+    for network in (FFDNet, DRUNet, DnCNN):
+        try:
+            sampling = {"sigma_min": 0.002, "sigma_max": 2 * network.sigma_max, "sigma_data": 1.0}
+            return pixel_model(network, network.config_from_state_dict(weights), weights, sampling, "denoised")
+        except _NOT_ITS_WEIGHTS:
+            continue
+    raise Refusal(f"{name} is not a denoiser that is known here; choose a file of FFDNet, DRUNet or DnCNN.")
+
+
+def load_checkpoint(name: str, schedule: str = "linear", heads: int = 64, interleaved: bool = True, label: int = 0):
+    """A published pixel-space diffusion model as a MODEL: guided-diffusion's ADM, or diffusers' UNet2DModel.
+
+    Args:
+        name: a file in the host's folder for diffusion models; diffusers' config.json lies beside it.
+        schedule: noise schedule of the training where no scheduler_config.json says it, one of `SCHEDULES`.
+        heads: channels of an attention head, for ADM.
+        interleaved: ADM's original order of q, k and v.
+        label: the class, for class-conditional models.
+
+    Raises:
+        Refusal: when the file holds no model that is known here.
+    """
+    weights = _read(CHECKPOINTS, name)
+    sampling = {"beta_schedule": SCHEDULES[schedule], "linear_start": 1e-4, "linear_end": 0.02, "timesteps": 1000}
+    prediction, options = "epsilon", {"head_channels": heads, "interleaved": interleaved}
+    if "conv_in.weight" in weights and "down_blocks.0.resnets.0.norm1.weight" in weights:
+        path = Path(folder_paths.get_full_path_or_raise(CHECKPOINTS, name))
+        options = diffusers_unet.options(_config(path))
+        sampling, prediction = _scheduler(path, sampling)
+        weights = _translated(name, weights)
     try:
-        config = FFDNet.config_from_state_dict(weights)
-    except (AttributeError, IndexError, KeyError, ValueError):
-        raise Refusal(f"{name} is not a denoiser that is known here; choose an FFDNet file.") from None
-    if config["channels"] != 3:
-        raise Refusal(f"{name} denoises gray pictures; choose its colour version.")
-    sampling = {"sigma_min": 0.002, "sigma_max": 2 * SIGMA_MAX, "sigma_data": 1.0}
-    return pixel_model(FFDNet, config, weights, sampling, denoiser=True)
+        config = ADM.config_from_state_dict(weights)
+    except _NOT_ITS_WEIGHTS:
+        raise Refusal(
+            f"{name} is not a pixel-space model that is known here; choose a guided-diffusion (ADM) file or diffusers' "
+            "UNet2DModel, and load latent models (SD, SDXL, Flux ...) with the nodes of ComfyUI."
+        ) from None
+    channels = weights["input_blocks.0.0.weight"].shape[1]
+    if channels != 3 or config["outputs"] not in (3, 6):
+        raise Refusal(f"{name} works on {channels} channels; choose a model of RGB pictures.")
+    try:
+        dtypes = (torch.bfloat16, torch.float32)
+        return pixel_model(ADM, {**config, **options, "label": label}, weights, sampling, prediction, dtypes)
+    except Refusal:
+        raise
+    except _NOT_ITS_WEIGHTS:
+        raise Refusal(f"{name} has layers that do not fit together; take the complete file from its author.") from None
+
+
+def _translated(name: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    try:
+        return diffusers_unet.translate(weights)
+    except _NOT_ITS_WEIGHTS:
+        raise Refusal(f"{name} has parts that UNet2DModel does not have; choose another model.") from None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise Refusal(f"{path.name} beside the model is damaged; take it from the model's author again.")
+    return value
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """config.json in the folder of a diffusers model, or a file of the model's own name."""
+    for candidate in (path.with_suffix(".json"), path.with_name("config.json")):
+        if candidate.is_file():
+            return _json(candidate)
+    raise Refusal(f"{path.name} is a model of diffusers; put its config.json beside it, as {path.stem}.json.")
+
+
+def _scheduler(path: Path, sampling: dict) -> tuple[dict, str]:
+    """Noise levels and prediction by scheduler_config.json, beside the model or in diffusers' own folder for it."""
+    name = "scheduler_config.json"
+    found = [file for file in (path.with_name(name), path.parent.parent / "scheduler" / name) if file.is_file()]
+    if not found:
+        return sampling, "epsilon"
+    config = _json(found[0])
+    names = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
+    predictions = {"epsilon": "epsilon", "v_prediction": "v"}
+    schedule, prediction = config.get("beta_schedule", "linear"), config.get("prediction_type", "epsilon")
+    if schedule not in names or prediction not in predictions:
+        raise Refusal(f"This model was trained with {schedule} / {prediction}, which is not known; choose another one.")
+    settings = {
+        "beta_schedule": SCHEDULES[names[schedule]], "linear_start": config.get("beta_start", 1e-4),
+        "linear_end": config.get("beta_end", 0.02), "timesteps": config.get("num_train_timesteps", 1000),
+        "zsnr": bool(config.get("rescale_betas_zero_snr", False)),
+    }  # fmt: skip
+    return settings, predictions[prediction]

@@ -23,6 +23,24 @@ from torch import Tensor
 SIGMA_DATA = 0.5
 
 
+def preconditioning(sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """c_skip, c_out, c_in (B, 1, 1, 1) and c_noise (B,) of `sigma` (B,)."""
+    s = rearrange(sigma, "b -> b 1 1 1")
+    total = (s**2 + SIGMA_DATA**2).sqrt()
+    return (SIGMA_DATA / total) ** 2, s * SIGMA_DATA / total, 1 / total, sigma.log() / 4
+
+
+def denoise(model: nn.Module, x: Tensor, sigma: Tensor, given: Tensor | None = None) -> Tensor:
+    """D(x; sigma) of x (B, C, H, W) in [-1, 1] units; given: what a conditional network is told."""
+    c_skip, c_out, c_in, c_noise = preconditioning(sigma)
+    return c_skip * x + c_out * model(beside(c_in * x, given), c_noise)
+
+
+def beside(x: Tensor, given: Tensor | None) -> Tensor:
+    """x (B, C, H, W) with the channels of a measurement behind its own."""
+    return x if given is None else torch.cat([x, given], 1)
+
+
 class ResBlock(nn.Module):
     """`x + conv2(relu(scale(e) conv1(x) + shift(e)))` with e the embedding of the noise level.
 
@@ -50,6 +68,8 @@ class PhotoUNet(nn.Module):
         blocks: residual blocks of each level, the same number on the way down and up (the last level has one way).
         embedding: width of the noise level's embedding.
         frequencies: number of cosine and sine pairs that describe the noise level.
+        colours: channels of the picture.
+        given: channels of a measurement that come behind those of x_t, for a network trained to use it.
         dtype, device, operations: how layers are made, as the host does it.
     """
 
@@ -59,6 +79,8 @@ class PhotoUNet(nn.Module):
         blocks: tuple[int, ...] = (3, 2, 3),
         embedding: int = 64,
         frequencies: int = 16,
+        colours: int = 3,
+        given: int = 0,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         operations=nn,
@@ -75,13 +97,13 @@ class PhotoUNet(nn.Module):
             return nn.ModuleList(ResBlock(width, embedding, operations, **factory) for _ in range(depth))
 
         pairs = list(zip(channels, channels[1:]))
-        self.stem = operations.Conv2d(3 * 4, channels[0], 3, padding=1, **factory)
+        self.stem = operations.Conv2d((colours + given) * 4, channels[0], 3, padding=1, **factory)
         self.encoder = nn.ModuleList(level(c, n) for c, n in zip(channels[:-1], blocks))
         self.down = nn.ModuleList(operations.Conv2d(a, b, 2, stride=2, **factory) for a, b in pairs)
         self.middle = level(channels[-1], blocks[-1])
         self.up = nn.ModuleList(operations.Conv2d(b, 4 * a, 1, **factory) for a, b in pairs)
         self.decoder = nn.ModuleList(level(c, n) for c, n in zip(channels[:-1], blocks))
-        self.head = operations.Conv2d(channels[0], 3 * 4, 3, padding=1, **factory)
+        self.head = operations.Conv2d(channels[0], colours * 4, 3, padding=1, **factory)
 
     def init_weights(self) -> PhotoUNet:
         """Start of a training: every residual branch, every noise modulation and the output are zero."""
@@ -141,4 +163,9 @@ class PhotoUNet(nn.Module):
         widths = [sd["stem.weight"].shape[0]] + [sd[f"down.{i}.weight"].shape[0] for i in range(levels)]
         depths = [count(f"encoder.{i}.") for i in range(levels)] + [count("middle.")]
         embedding, waves = sd["embed1.weight"].shape
-        return {"channels": tuple(widths), "blocks": tuple(depths), "embedding": embedding, "frequencies": waves // 2}
+        colours = sd["head.weight"].shape[0] // 4
+        given = sd["stem.weight"].shape[1] // 4 - colours
+        return {
+            "channels": tuple(widths), "blocks": tuple(depths), "embedding": embedding, "frequencies": waves // 2,
+            "colours": colours, "given": given,
+        }  # fmt: skip
