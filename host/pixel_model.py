@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -83,6 +84,9 @@ def analytic_model(network: nn.Module) -> comfy.model_patcher.ModelPatcher:
     return pixel_model(lambda **_: network, {}, network.state_dict(), sampling, "denoised")
 
 
+_EXPERT = "posterior_expert"
+
+
 def join_experts(high, low, threshold: float, width: float):
     """One MODEL out of two by noise level: `high` above the threshold, `low` below it.
 
@@ -95,19 +99,30 @@ def join_experts(high, low, threshold: float, width: float):
         width: relative half-width of the hand-over; 0 is a switch.
     """
     kind = comfy.patcher_extension.WrappersMP.APPLY_MODEL
-    clone = high.clone()
-    clone.set_additional_models("posterior_expert", [low])
-    span = torch.log1p(torch.tensor(float(width))).item()
+    span = math.log1p(width)
 
     def apply_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
-        share = (t.max() / threshold).log().item()
+        options = transformer_options or {}
+        share = math.log(float(t.max()) / threshold)
         share = float(share > 0) if span == 0 else min(max((share / span + 1) / 2, 0.0), 1.0)
         above = below = 0.0
         if share > 0:
-            above = executor(x, t, c_concat, c_crossattn, control, transformer_options or {}, **kwargs)
+            above = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
         if share < 1:
-            below = low.model.apply_model(x, t, transformer_options=transformer_options or {})
+            below = low.model.apply_model(x, t, transformer_options=_options_of(low, options))
         return share * above + (1 - share) * below
 
-    clone.add_wrapper_with_key(kind, "posterior_expert", apply_model)
+    clone = high.clone()
+    # where `high` was joined before, the later join decides first
+    wrappers = [apply_model, *clone.get_wrappers(kind, _EXPERT)]
+    clone.remove_wrappers_with_key(kind, _EXPERT)
+    for wrapper in wrappers:
+        clone.add_wrapper_with_key(kind, _EXPERT, wrapper)
+    clone.set_additional_models(_EXPERT, [low, *clone.get_additional_models_with_key(_EXPERT)])
     return clone
+
+
+def _options_of(patcher, running: dict) -> dict:
+    """The transformer options of another MODEL in a run: its own patches and wrappers, not those of the run's MODEL."""
+    shared = {key: value for key, value in running.items() if key not in ("patches", "patches_replace")}
+    return {**patcher.model_options.get("transformer_options", {}), **shared, "wrappers": patcher.wrappers}

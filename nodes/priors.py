@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import folder_paths
+import torch
 from comfy_api.latest import io
 
-from ..host.pixel_model import join_experts
-from ..host.prior_files import DENOISERS, load_denoiser, load_photo_prior
+from ..host.pixel_model import analytic_model, join_experts
+from ..host.prior_files import (
+    CHECKPOINTS,
+    DENOISERS,
+    SCHEDULES,
+    load_checkpoint,
+    load_denoiser,
+    load_digits_prior,
+    load_photo_prior,
+)
+from ..priors.analytic import PictureGaussian, PictureMixture, Texture
+from .sockets import planes
 
 CATEGORY = "posterior/priors"
 #: CONDITIONING without a prompt
@@ -20,14 +31,31 @@ class PhotoPriorNode(io.ComfyNode):
             node_id="PosteriorPhotoPrior",
             display_name="Embedded Photo Prior",
             category=CATEGORY,
-            description="A small photo model that comes with the pack. It works on pixels, needs no VAE and no prompt, and "
-            "knows texture, not objects: for scratches, blur, noise and missing pixels.",
+            description="A small photo model that comes with the pack. It works on pixels, needs no VAE and no prompt, "
+            "and knows texture, not objects: for scratches, blur, noise and missing pixels.",
             outputs=[io.Model.Output("model", display_name="model")],
         )
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
         return io.NodeOutput(load_photo_prior())
+
+
+class DigitsPriorNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorDigitsPrior",
+            display_name="Embedded Digits Prior",
+            category=CATEGORY,
+            description="A small model of handwritten digits that comes with the pack, for 32 x 32 pictures. It knows "
+            "whole digits, so it can fill large holes: made for learning and for tests.",
+            outputs=[io.Model.Output("model", display_name="model")],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(load_digits_prior())
 
 
 class LoadDenoiserNode(io.ComfyNode):
@@ -37,7 +65,8 @@ class LoadDenoiserNode(io.ComfyNode):
             node_id="PosteriorLoadDenoiser",
             display_name="Load Denoiser Prior",
             category=CATEGORY,
-            description=f"A published Gaussian denoiser (FFDNet) from the folder models/{DENOISERS}, as a model on pixels.",
+            description=f"A published Gaussian denoiser (FFDNet, DRUNet or DnCNN, colour or gray) from the folder "
+            f"models/{DENOISERS}, as a model on pixels.",
             inputs=[
                 io.Combo.Input(
                     "file", options=folder_paths.get_filename_list(DENOISERS),
@@ -66,13 +95,13 @@ class NoiseLevelExpertsNode(io.ComfyNode):
                 io.Model.Input("low", tooltip="The model for low noise, for example a denoiser. Also on pixels."),
                 io.Float.Input(
                     "threshold", default=0.5, min=0.001, max=100.0, step=0.01,
-                    tooltip="Noise level (sigma, in the models' unit) where they change over. FFDNet is good up to 0.55. "
-                    "Start with 0.5.",
+                    tooltip="Noise level (sigma, in the models' unit) where they change over. FFDNet is good up to "
+                    "0.55. Start with 0.5.",
                 ),
                 io.Float.Input(
                     "width", default=0.1, min=0.0, max=1.0, step=0.01,
-                    tooltip="How soft the change is, as a share of the threshold; in between both models run. Start with "
-                    "0.1.",
+                    tooltip="How soft the change is, as a share of the threshold; in between both models run. Start "
+                    "with 0.1.",
                 ),
             ],
             outputs=[io.Model.Output("model", display_name="model")],
@@ -100,4 +129,129 @@ class UnconditionalNode(io.ComfyNode):
         return io.NodeOutput(UNCONDITIONAL)
 
 
-NODES = [PhotoPriorNode, LoadDenoiserNode, NoiseLevelExpertsNode, UnconditionalNode]
+class LoadPixelCheckpointNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorLoadPixelCheckpoint",
+            display_name="Load Pixel Checkpoint",
+            category=CATEGORY,
+            description="A published diffusion model that works on pixels: guided-diffusion (ADM: OpenAI's, DPS's FFHQ "
+            f"...) or diffusers' UNet2DModel with its config.json, from the folder models/{CHECKPOINTS}.",
+            inputs=[
+                io.Combo.Input(
+                    "file", options=folder_paths.get_filename_list(CHECKPOINTS),
+                    tooltip=f"A file in models/{CHECKPOINTS}. A model of diffusers needs its config.json beside it.",
+                ),
+                io.Combo.Input(
+                    "schedule", options=list(SCHEDULES), default="linear",
+                    tooltip="Noise schedule of the training. linear for most models, cosine for OpenAI's 64 x 64 ones. "
+                    "Not used where a scheduler_config.json lies beside the file. Start with linear.",
+                ),
+                io.Int.Input(
+                    "class_label", default=0, min=0, max=100_000,
+                    tooltip="Which class to make (its number), for class-conditional models; others do not use it.",
+                ),
+                io.Int.Input(
+                    "head_channels", default=64, min=1, max=4096,
+                    tooltip="Channels of one attention head, for guided-diffusion files, which do not tell. 64 for all "
+                    "of OpenAI's and for DPS's.",
+                ),
+                io.Combo.Input(
+                    "attention_order", options=["original", "new"], default="original",
+                    tooltip="How guided-diffusion files store attention. new for OpenAI's 64 x 64 model, original for "
+                    "others.",
+                ),
+            ],
+            outputs=[io.Model.Output("model", display_name="model")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, file, schedule, class_label, head_channels, attention_order) -> io.NodeOutput:
+        interleaved = attention_order == "original"
+        return io.NodeOutput(load_checkpoint(file, schedule, head_channels, interleaved, class_label))
+
+
+class GaussianPriorNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorGaussianPrior",
+            display_name="Gaussian Prior (Picture Batch)",
+            category=CATEGORY,
+            description="An exact model of a Gaussian with the mean and the covariance of some pictures. What it "
+            "restores is a mean plus the ways in which the pictures differ; every method can be checked against it.",
+            inputs=[
+                io.Image.Input("images", tooltip="Two pictures or more, aligned. The model makes pictures of their "
+                "size."),
+                io.Float.Input(
+                    "floor", default=0.02, min=0.001, max=1.0, step=0.001, round=False,
+                    tooltip="Deviation of what the pictures do not show, in brightness (0 to 1). Larger trusts them "
+                    "less. Start with 0.02.",
+                ),
+            ],
+            outputs=[io.Model.Output("model", display_name="model")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, images, floor) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            return io.NodeOutput(analytic_model(PictureGaussian(2 * planes(images) - 1, 2 * floor)))
+
+
+class MixturePriorNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorMixturePrior",
+            display_name="Mixture Prior (Picture Batch)",
+            category=CATEGORY,
+            description="An exact model that knows these pictures and nothing else, each with some noise around it. "
+            "Shows how a posterior chooses between possibilities.",
+            inputs=[
+                io.Image.Input("images", tooltip="The possible pictures. The model makes pictures of their size."),
+                io.Float.Input(
+                    "deviation", default=0.05, min=0.001, max=1.0, step=0.001, round=False,
+                    tooltip="Noise around each picture, in brightness (0 to 1). Start with 0.05.",
+                ),
+            ],
+            outputs=[io.Model.Output("model", display_name="model")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, images, deviation) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            return io.NodeOutput(analytic_model(PictureMixture(2 * planes(images) - 1, 2 * deviation)))
+
+
+class TexturePriorNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorTexturePrior",
+            display_name="Texture Prior (One Picture)",
+            category=CATEGORY,
+            description="An exact model of the texture of one picture: sand, cloth, clouds, grain. Makes more of it at "
+            "any size, and fills holes in it.",
+            inputs=[
+                io.Image.Input("image", tooltip="A picture of an even texture, without objects. The first of a batch "
+                "counts."),
+                io.Float.Input(
+                    "floor", default=0.01, min=0.0, max=1.0, step=0.001, round=False,
+                    tooltip="Deviation of fine grain that is added to the texture, in brightness (0 to 1). Start with "
+                    "0.01.",
+                ),
+            ],
+            outputs=[io.Model.Output("model", display_name="model")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, image, floor) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            return io.NodeOutput(analytic_model(Texture(2 * planes(image)[0] - 1, 2 * floor)))
+
+
+NODES = [
+    PhotoPriorNode, LoadDenoiserNode, NoiseLevelExpertsNode, UnconditionalNode, DigitsPriorNode,
+    LoadPixelCheckpointNode, GaussianPriorNode, MixturePriorNode, TexturePriorNode,
+]  # fmt: skip
