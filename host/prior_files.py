@@ -89,22 +89,21 @@ def load_denoiser(name: str):
     raise Refusal(f"{name} is not a denoiser that is known here; choose a file of FFDNet, DRUNet or DnCNN.")
 
 
-def load_checkpoint(name: str, schedule: str = "linear", heads: int = 64, interleaved: bool = True, label: int = 0):
+def load_checkpoint(name: str, schedule: str = "linear", label: int = 0, **attention: Any):
     """A published pixel-space diffusion model as a MODEL: guided-diffusion's ADM, or diffusers' UNet2DModel.
 
     Args:
         name: a file in the host's folder for diffusion models; diffusers' config.json lies beside it.
         schedule: noise schedule of the training where no scheduler_config.json says it, one of `SCHEDULES`.
-        heads: channels of an attention head, for ADM.
-        interleaved: ADM's original order of q, k and v.
         label: the class, for class-conditional models.
+        attention: `head_channels`, `heads` and `interleaved` as in `ADM`, whose files do not tell.
 
     Raises:
         Refusal: when the file holds no model that is known here.
     """
     weights = _read(CHECKPOINTS, name)
     sampling = {"beta_schedule": SCHEDULES[schedule], "linear_start": 1e-4, "linear_end": 0.02, "timesteps": 1000}
-    prediction, options = "epsilon", {"head_channels": heads, "interleaved": interleaved}
+    prediction, options = "epsilon", attention
     if "conv_in.weight" in weights and "down_blocks.0.resnets.0.norm1.weight" in weights:
         path = Path(folder_paths.get_full_path_or_raise(CHECKPOINTS, name))
         options = diffusers_unet.options(_config(path))

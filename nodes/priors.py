@@ -154,22 +154,27 @@ class LoadPixelCheckpointNode(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "head_channels", default=64, min=1, max=4096,
-                    tooltip="Channels of one attention head, for guided-diffusion files, which do not tell. 64 for all "
-                    "of OpenAI's and for DPS's.",
+                    tooltip="Channels of one attention head, for guided-diffusion files, which do not tell. 64 for "
+                    "most.",
+                ),
+                io.Int.Input(
+                    "heads", default=0, min=0, max=64,
+                    tooltip="Number of attention heads instead, where it is the same everywhere: 4 for OpenAI's 128 x "
+                    "128 model. 0 goes by head_channels. Start with 0.",
                 ),
                 io.Combo.Input(
                     "attention_order", options=["original", "new"], default="original",
-                    tooltip="How guided-diffusion files store attention. new for OpenAI's 64 x 64 model, original for "
-                    "others.",
+                    tooltip="How guided-diffusion files store attention. new for OpenAI's 64 x 64 model. Start with "
+                    "original.",
                 ),
             ],
             outputs=[io.Model.Output("model", display_name="model")],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, file, schedule, class_label, head_channels, attention_order) -> io.NodeOutput:
-        interleaved = attention_order == "original"
-        return io.NodeOutput(load_checkpoint(file, schedule, head_channels, interleaved, class_label))
+    def execute(cls, file, schedule, class_label, head_channels, heads, attention_order) -> io.NodeOutput:
+        attention = {"head_channels": head_channels, "heads": heads, "interleaved": attention_order == "original"}
+        return io.NodeOutput(load_checkpoint(file, schedule, class_label, **attention))
 
 
 class GaussianPriorNode(io.ComfyNode):

@@ -58,13 +58,12 @@ class Residual(nn.Module):
 class Attention(nn.Module):
     """x + proj(attention(norm(x))) over all pixels."""
 
-    def __init__(self, channels: int, normed: bool, head_channels: int | None, interleaved: bool, make):
+    def __init__(self, channels: int, normed: bool, head_channels: int | None, heads: int, interleaved: bool, make):
         super().__init__()
-        head = head_channels or channels
-        if channels % head:
-            raise Refusal(f"Attention of {channels} channels cannot have heads of {head}; choose another head size.")
-        order = "b (h three d) t -> three b h t d" if interleaved else "b (three h d) t -> three b h t d"
-        self.order, self.heads = order, channels // head
+        self.heads = heads or channels // (head_channels or channels)
+        if not self.heads or channels % self.heads or (not heads and head_channels and channels % head_channels):
+            raise Refusal(f"Attention of {channels} channels cannot have heads of this size; choose another one.")
+        self.order = "b (h three d) t -> three b h t d" if interleaved else "b (three h d) t -> three b h t d"
         self.norm = make.norm(channels) if normed else nn.Identity()
         self.qkv = make.conv1d(channels, 3 * channels, 1)
         self.proj_out = make.conv1d(channels, channels, 1)
@@ -122,6 +121,7 @@ class ADM(nn.Module):
         classes: number of classes of a class-conditional model, 0 without.
         label: the class to sample, 0 <= label < classes.
         head_channels: channels of an attention head; None for one head.
+        heads: number of attention heads instead, 0 to go by `head_channels`.
         interleaved: whether q, k and v are stored head by head (the original order) or one after another.
         groups, eps: of the group norms.
         sine_first, frequency_shift: of the sinusoids, sin before cos, exp(-log(10^4) i / (waves / 2 - shift)).
@@ -141,6 +141,7 @@ class ADM(nn.Module):
         classes: int = 0,
         label: int = 0,
         head_channels: int | None = 64,
+        heads: int = 0,
         interleaved: bool = True,
         groups: int = 32,
         eps: float = 1e-5,
@@ -163,7 +164,9 @@ class ADM(nn.Module):
             if kind == "residual":
                 return Residual((c_in, c_out), embedding, make=make, **facts)
             if kind == "attention":
-                return Attention(c_in, head_channels=head_channels, interleaved=interleaved, make=make, **facts)
+                return Attention(
+                    c_in, head_channels=head_channels, heads=heads, interleaved=interleaved, make=make, **facts
+                )
             if kind == "down":
                 return Down((c_in, c_out), asymmetric, make)
             return Up((c_in, c_out), make) if kind == "up" else make.conv(c_in, c_out, 3, padding=1)

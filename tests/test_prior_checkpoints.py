@@ -18,7 +18,7 @@ ADM_CASES = {
         "num_res_blocks": 2, "use_scale_shift_norm": True, "resblock_updown": True, "num_classes": 7,
         "use_new_attention_order": True,
     },
-    "plain": {"num_res_blocks": 2, "out_channels": 3},
+    "plain": {"num_res_blocks": 2, "out_channels": 3, "num_heads": 4, "num_head_channels": -1},
 }  # fmt: skip
 DIFFUSERS_CASES = {
     "ddpm": {
@@ -48,7 +48,7 @@ def adm_reference(name: str):
     case = {"out_channels": 6, **ADM_CASES[name]}
     network = UNetModel(
         image_size=32, in_channels=3, model_channels=32, attention_resolutions=(2,), channel_mult=(1, 2, 2),
-        num_head_channels=16, **case,
+        **{"num_head_channels": 16, **case},
     )  # fmt: skip
     return randomised(network), case.get("num_classes", 0)
 
@@ -88,8 +88,9 @@ def compare(network, reference, classes: int, label: int) -> None:
 def test_adm_equals_the_reference(name):
     reference, classes = adm_reference(name)
     sd = reference.state_dict()
-    interleaved = not ADM_CASES[name].get("use_new_attention_order", False)
-    network = ours(sd, head_channels=16, interleaved=interleaved, label=3)
+    case = ADM_CASES[name]
+    interleaved = not case.get("use_new_attention_order", False)
+    network = ours(sd, head_channels=16, heads=case.get("num_heads", 0), interleaved=interleaved, label=3)
     compare(network, reference, classes, 3)
 
 

@@ -147,7 +147,7 @@ def folder(kind: str) -> Path:
 
 
 def load(host, name: str, **inputs):
-    defaults = {"schedule": "linear", "class_label": 0, "head_channels": 16, "attention_order": "original"}
+    defaults = {"schedule": "linear", "class_label": 0, "head_channels": 16, "heads": 0, "attention_order": "original"}
     return host.call("PosteriorLoadPixelCheckpoint", file=name, **{**defaults, **inputs})
 
 
