@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .errors import Refusal
+from .krylov import conjugate_gradient
 
 Movable = TypeVar("Movable")
 
@@ -39,6 +40,13 @@ class Operator(ABC):
     linear: bool = False
     #: the operator in plain words, for messages and reports
     label: str = "operator"
+    #: whether y is itself a picture, so that a damaged IMAGE can be a measurement
+    pictorial: bool = True
+
+    @property
+    def batch(self) -> int:
+        """How many pictures the operator is made for; 1 when it does the same to each."""
+        return 1
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -51,11 +59,33 @@ class Operator(ABC):
         """(C, H, W) of the picture that gives a measurement of shape `B ...`; by default the same as y's."""
         return tuple(measurement_shape[1:])
 
-    def check(self, image_shape: tuple[int, int, int]) -> None:
+    def measurement_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
+        """The shape of y without its batch, for a picture of (C, H, W); by default the same."""
+        return tuple(image_shape)
+
+    def check(self, image_shape: tuple[int, int, int]) -> None:  # noqa: B027
         """Raises Refusal when a picture of (C, H, W) cannot be measured by this operator."""
+
+    def read(self, image: Tensor) -> Tensor:
+        """A damaged picture, `B C H W`, as a measurement y.
+
+        Raises:
+            Refusal: when this operator's measurements are not pictures.
+        """
+        if not self.pictorial:
+            raise Refusal(f"What {self.label} measures is not a picture; make the measurement with Simulate instead.")
+        return image
+
+    def picture(self, y: Tensor) -> Tensor:
+        """y for the eye, `B 3 H W` or `B 1 H W`, nominally in [0, 1]."""
+        return y
 
     def support(self, y: Tensor) -> Tensor | None:
         """1 where y holds a measurement, 0 where it is filler; None when all of it is measured."""
+        return None
+
+    def spread(self, y: Tensor) -> Tensor | None:
+        """Standard deviation that the operator itself adds to y (a soft mask edge); None for none."""
         return None
 
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
@@ -88,14 +118,14 @@ class LinearOperator(Operator):
         return self.adjoint(v)
 
     def solve(self, r: Tensor, c: float | Tensor = 0.0) -> Tensor:
-        """(A A^T + c I)^-1 r, c >= 0; with c = 0 the pseudo-inverse's solution of least norm. Shape of y."""
-        from .krylov import conjugate_gradient
-
+        """(A A^T + c I)^-1 r, c >= 0; for c = 0 the pseudo-inverse (A A^T)^+ r. Shape of y."""
+        if isinstance(c, (int, float)) and c == 0:
+            r = self.forward(self.pinv(r))  # what A A^T cannot reach has no solution
         return conjugate_gradient(lambda v: self.forward(self.adjoint(v)) + c * v, r)
 
     def pinv(self, y: Tensor) -> Tensor:
-        """A^+ y = A^T (A A^T)^+ y."""
-        return self.adjoint(self.solve(y))
+        """A^+ y, of all x with the least norm(A x - y) the one of least norm(x)."""
+        return conjugate_gradient(lambda x: self.adjoint(self.forward(x)), self.adjoint(y))
 
     def prox(self, z: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
         """argmin_x norm(A x - y)^2 / 2 + rho norm(x - z)^2 / 2 = z + A^T (A A^T + rho I)^-1 (y - A z), rho > 0."""

@@ -1,28 +1,41 @@
-"""Denoising: the picture itself was measured, A = I."""
+"""The picture itself was measured, A = I, or a multiple of it."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from .spectral import SpectralOperator
+from .diagonal import Diagonal
+from .errors import Refusal
 
 
-class Identity(SpectralOperator):
-    """y = x + sigma_y z. All singular values are 1."""
+class Scale(Diagonal):
+    """y = a x: a darker or brighter picture. All singular values are a.
+
+    Args:
+        factor: a > 0.
+
+    Raises:
+        Refusal: when a is not positive.
+    """
+
+    label = "Scale"
+
+    def __init__(self, factor: float):
+        if not factor > 0:
+            raise Refusal(f"The scale is {factor:g}; give a number above 0.")
+        self.factor = factor
+
+    def singular_values(self, image: Tensor) -> Tensor:
+        return image.new_full((1, 1, 1, 1), self.factor)
+
+
+class Identity(Scale):
+    """y = x + sigma_y z: denoising. All singular values are 1."""
 
     label = "Identity"
 
-    def singular_values(self, image: Tensor) -> Tensor:
-        return image.new_ones(1, 1, 1, 1)
+    def __init__(self):
+        super().__init__(1.0)
 
-    def to_spectrum(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return x
-
-    def from_spectrum(self, c: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
-        return c
-
-    def measurement_to_spectrum(self, y: Tensor) -> Tensor:
-        return y
-
-    def measurement_from_spectrum(self, c: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
-        return c

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 
+from .cache import Cache
+from .diagonal import Mask
 from .errors import Refusal
-from .spectral import SpectralOperator
 
 
-class Inpainting(SpectralOperator):
-    """y = keep * x. A has the singular values 1 (known) and 0 (hole); y is 0 in the hole.
+class Inpainting(Mask):
+    """y = keep * x, with keep from a mask.
 
     Args:
-        hole: `B 1 H W` or `1 1 H W`, in [0, 1]; a pixel counts as unknown from `threshold` upwards.
-        threshold: where a soft mask becomes a hole. Small, so that half-covered edge pixels are not trusted.
+        hole: `B 1 H W`, in [0, 1]: one mask for all pictures, or one for each.
+        threshold: a pixel counts as lost from here upwards. Small, so that half-covered pixels are not trusted.
+        doubt: standard deviation (image units) of what a fully covered pixel shows instead of the picture. A pixel
+            that is covered by m < threshold is kept with that much more noise: m times as much.
 
     Raises:
         Refusal: when the mask marks nothing, or everything.
@@ -21,7 +27,7 @@ class Inpainting(SpectralOperator):
 
     label = "Inpainting"
 
-    def __init__(self, hole: Tensor, threshold: float = 0.02):
+    def __init__(self, hole: Tensor, threshold: float = 0.02, doubt: float = 0.0):
         unknown = hole >= threshold
         marked = unknown.flatten(1).any(1)
         if not marked.all():
@@ -29,6 +35,11 @@ class Inpainting(SpectralOperator):
         if unknown.flatten(1).all(1).any():
             raise Refusal("The mask covers the whole picture, so nothing is known; leave some pixels unmasked.")
         self.keep = (~unknown).to(hole.dtype)
+        self._spread = doubt * hole * self.keep if doubt > 0 else None
+
+    @property
+    def batch(self) -> int:
+        return self.keep.shape[0]
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
         if tuple(self.keep.shape[-2:]) != tuple(image_shape[-2:]):
@@ -37,20 +48,66 @@ class Inpainting(SpectralOperator):
                 f"{image_shape[-1]} x {image_shape[-2]}; make both the same size."
             )
 
-    def support(self, y: Tensor) -> Tensor:
-        return self.keep.expand(-1, *y.shape[1:])
+    def spread(self, y: Tensor) -> Tensor | None:
+        return self._spread
 
     def singular_values(self, image: Tensor) -> Tensor:
         return self.keep
 
-    def to_spectrum(self, x: Tensor) -> Tensor:
-        return x
 
-    def from_spectrum(self, c: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
-        return c
+class RandomPixels(Mask):
+    """y = keep * x, where a share of the pixels (all colours of each) was lost at random.
 
-    def measurement_to_spectrum(self, y: Tensor) -> Tensor:
-        return self.keep * y
+    Args:
+        fraction: share that is lost, in (0, 1).
+        seed: chooses which; one choice for each size of picture.
 
-    def measurement_from_spectrum(self, c: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
-        return self.keep * c
+    Raises:
+        Refusal: when the fraction is not between 0 and 1.
+    """
+
+    label = "Random pixel loss"
+
+    def __init__(self, fraction: float, seed: int = 0):
+        if not 0 < fraction < 1:
+            raise Refusal(f"The share of lost pixels is {fraction:g}; give a number between 0 and 1.")
+        self.fraction, self.seed = fraction, seed
+        self._cache = Cache()
+
+    def singular_values(self, image: Tensor) -> Tensor:
+        h, w = image.shape[-2:]
+        return self._cache.get((h, w, image.dtype, image.device), lambda: self._draw(h, w).to(image)[None, None])
+
+    def _draw(self, h: int, w: int) -> Tensor:
+        """Exactly round(fraction H W) pixels are lost, though never all or none."""
+        order = torch.randperm(h * w, generator=torch.Generator().manual_seed(self.seed))
+        lost = min(max(round(self.fraction * h * w), 1), h * w - 1)
+        return (order >= lost).reshape(h, w)
+
+
+class Mosaic(Mask):
+    """Demosaicing: a camera's sensor sees one colour at each pixel, in the 2 x 2 pattern of Bayer (US patent 3971065).
+
+    y is `B 3 H W` with zeros where a colour was not seen. A grey picture of the raw values may be given as well.
+
+    Args:
+        pattern: colours of the 2 x 2 cell, row by row: RGGB, BGGR, GRBG or GBRG.
+    """
+
+    label = "Bayer mosaic"
+    PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
+
+    def __init__(self, pattern: str = "RGGB"):
+        cell = torch.tensor(["RGB".index(colour) for colour in pattern]).reshape(2, 2)
+        self.cell = torch.nn.functional.one_hot(cell, 3).movedim(-1, 0).float()[None]
+        self._cache = Cache()
+
+    def check(self, image_shape: tuple[int, int, int]) -> None:
+        if image_shape[0] != 3:
+            raise Refusal(f"A Bayer mosaic has three colours, the picture {image_shape[0]}; give a colour picture.")
+
+    def singular_values(self, image: Tensor) -> Tensor:
+        h, w = image.shape[-2:]
+        tiles = (1, 1, math.ceil(h / 2), math.ceil(w / 2))
+        key = (h, w, image.dtype, image.device)
+        return self._cache.get(key, lambda: self.cell.to(image).repeat(tiles)[..., :h, :w].contiguous())

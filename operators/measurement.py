@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from .base import Operator, moved
+from .compose import compose
+from .diagonal import Weight
 from .errors import Refusal
-from .noise import GaussianNoise
+from .noise import ROUNDING, GaussianNoise, Noise
 
 
 @dataclass(frozen=True)
@@ -24,27 +26,41 @@ class Measurement:
 
     operator: Operator
     y: Tensor
-    noise: GaussianNoise
+    noise: Noise
 
     @classmethod
-    def observe(cls, operator: Operator, image: Tensor, noise: GaussianNoise) -> Measurement:
+    def observe(cls, operator: Operator, image: Tensor, noise: Noise) -> Measurement:
         """A picture that is already damaged. image: `B C H W`, in the shape of a measurement.
 
         Raises:
-            Refusal: when the picture is not finite, or has a size that the operator cannot give.
+            Refusal: when the picture is not finite, or cannot be what this operator measures.
         """
         require_finite(image)
-        operator.check(operator.image_shape(image.shape))
-        support = operator.support(image)
-        return cls(operator, image if support is None else image * support, noise)
+        y = operator.read(image)
+        operator.check(operator.image_shape(y.shape))
+        require_batch(operator, len(y))
+        return cls._of(operator, y, noise)
 
     @classmethod
-    def simulate(cls, operator: Operator, image: Tensor, noise: GaussianNoise, seed: int) -> Measurement:
-        """Damages a clean picture: y = A(x) + noise. image: `B C H W` in [0, 1]."""
+    def simulate(cls, operator: Operator, image: Tensor, noise: Noise, seed: int) -> Measurement:
+        """Damages a clean picture: y = A(x) + noise. image: `B C H W` in [0, 1].
+
+        Raises:
+            Refusal: when the picture is not finite, or cannot be measured by this operator.
+        """
         require_finite(image)
         operator.check(tuple(image.shape[1:]))
-        y = noise.sample(operator.forward(image), seed)
-        support = operator.support(y)
+        require_batch(operator, len(image))
+        clean = operator.forward(image)
+        spread = operator.spread(clean)
+        total = noise if spread is None else noise.widened(spread)
+        return cls._of(operator, total.sample(clean, seed), noise)
+
+    @classmethod
+    def _of(cls, operator: Operator, y: Tensor, noise: Noise) -> Measurement:
+        """With zeros for filler, and with what the operator itself adds to the noise."""
+        support, spread = operator.support(y), operator.spread(y)
+        noise = noise if spread is None else noise.widened(spread)
         return cls(operator, y if support is None else y * support, noise)
 
     @property
@@ -52,9 +68,27 @@ class Measurement:
         """(C, H, W) of the pictures that this measurement speaks of."""
         return self.operator.image_shape(self.y.shape)
 
+    @property
+    def noisy(self) -> bool:
+        """Whether there is any noise."""
+        return bool((torch.as_tensor(self.noise.deviation(self.y)) > 0).any())
+
     def residual(self, x: Tensor) -> Tensor:
         """y - A(x). x: `B C H W` in image units."""
         return self.y - self.operator.forward(x)
+
+    def whitened(self) -> Measurement:
+        """The same measurement in units of its noise: W y = W A(x) + z with W = diag(1 / deviation).
+
+        For methods that know one noise level only. It is this measurement itself when its noise has one level.
+        Poisson noise is taken as Gaussian with the variance that y suggests. Standard deviations below the rounding
+        of 8 bits count as that. Masks and other operators whose A A^T is diagonal keep their exact inverses.
+        """
+        deviation = torch.as_tensor(self.noise.deviation(self.y))
+        if isinstance(self.noise, GaussianNoise) and deviation.numel() == 1:
+            return self
+        weight = 1 / deviation.clamp_min(ROUNDING)
+        return Measurement(compose(Weight(weight), self.operator), weight * self.y, GaussianNoise(1.0))
 
     def residual_rms(self, x: Tensor) -> Tensor:
         """Root mean square of the residual over what was measured, per sample, in image units."""
@@ -69,15 +103,19 @@ class Measurement:
         return self._rms(residual / self.noise.deviation(self.y - residual))
 
     def _rms(self, residual: Tensor) -> Tensor:
-        square = residual.abs().double() ** 2
+        square = (residual.double() ** 2).nan_to_num(0.0, posinf=torch.inf)  # 0 / 0 is a perfect fit
         support = self.operator.support(self.y)
-        if support is None:
-            return square.flatten(1).mean(1).sqrt()
-        weight = support.expand_as(square)
-        return ((square.nan_to_num() * weight).flatten(1).sum(1) / weight.flatten(1).sum(1)).sqrt()
+        measured = torch.ones_like(square) if support is None else support.expand_as(square)
+        return (square.where(measured > 0, 0.0).flatten(1).sum(1) / measured.flatten(1).sum(1)).sqrt()
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Measurement:
         return moved(self, device, dtype)
+
+
+def require_batch(operator: Operator, pictures: int) -> None:
+    """Refuses an operator made for another number of pictures."""
+    if operator.batch != 1 and pictures not in (1, operator.batch):
+        raise Refusal(f"There are {operator.batch} masks and {pictures} pictures; give one for all, or one for each.")
 
 
 def require_finite(image: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from .base import moved
 from .errors import Refusal
+
+#: standard deviation of rounding to 8 bits, 1 / (255 sqrt 12): no pixel of a picture is known better
+ROUNDING = 1 / (255 * 12**0.5)
 
 
 def sample_generators(seed: int, batch: int) -> list[torch.Generator]:
@@ -26,12 +30,42 @@ def standard_normal(like: Tensor, generators: list[torch.Generator]) -> Tensor:
     return torch.stack(draws).to(like.device, like.dtype)
 
 
+class Noise(ABC):
+    """p(y given A(x)). Residuals are r = y - A(x); all are in image units and of the shape of y, `B ...`."""
+
+    @abstractmethod
+    def sample(self, clean: Tensor, seed: int) -> Tensor:
+        """y ~ p(y given clean)."""
+
+    @abstractmethod
+    def deviation(self, clean: Tensor) -> float | Tensor:
+        """Standard deviation of the noise on `clean`, broadcastable against it."""
+
+    @abstractmethod
+    def log_likelihood(self, residual: Tensor, y: Tensor | None = None) -> Tensor:
+        """log p(y given x) up to a constant, per sample. y: needed where the noise depends on the signal."""
+
+    @abstractmethod
+    def score(self, residual: Tensor, y: Tensor | None = None) -> Tensor:
+        """Gradient of the log-likelihood with respect to A(x)."""
+
+    @abstractmethod
+    def widened(self, spread: Tensor) -> Noise:
+        """With independent noise of standard deviation `spread` (broadcastable against y) added."""
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Noise:
+        return moved(self, device, dtype)
+
+
 @dataclass(frozen=True)
-class GaussianNoise:
+class GaussianNoise(Noise):
     """y = A(x) + sigma z, z ~ N(0, I).
 
     Args:
         sigma: standard deviation in image units ([0, 1]), a number or a tensor that broadcasts against y.
+
+    Raises:
+        Refusal: when it is negative somewhere.
     """
 
     sigma: float | Tensor
@@ -41,20 +75,67 @@ class GaussianNoise:
             raise Refusal("The noise level is negative; use 0 for a clean measurement.")
 
     def sample(self, clean: Tensor, seed: int) -> Tensor:
-        """A noisy copy of `clean` (`B ...`)."""
         return clean + self.sigma * standard_normal(clean, sample_generators(seed, clean.shape[0]))
 
     def deviation(self, clean: Tensor) -> float | Tensor:
-        """Standard deviation of the noise on `clean`."""
         return self.sigma
 
-    def log_likelihood(self, residual: Tensor) -> Tensor:
-        """log p(y given x) up to a constant, per sample: -norm(r)^2 / (2 sigma^2), r = y - A(x)."""
+    def log_likelihood(self, residual: Tensor, y: Tensor | None = None) -> Tensor:
+        """-norm(r / sigma)^2 / 2."""
         return -((residual / self.sigma) ** 2).flatten(1).sum(1) / 2
 
-    def score(self, residual: Tensor) -> Tensor:
-        """Gradient of the log-likelihood with respect to A(x): r / sigma^2."""
+    def score(self, residual: Tensor, y: Tensor | None = None) -> Tensor:
+        """r / sigma^2."""
         return residual / self.sigma**2
 
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> GaussianNoise:
-        return moved(self, device, dtype)
+    def widened(self, spread: Tensor) -> GaussianNoise:
+        return GaussianNoise((self.sigma**2 + spread**2).sqrt())
+
+
+@dataclass(frozen=True)
+class PoissonNoise(Noise):
+    """A camera's noise: photons that are counted, and the noise of reading them out.
+
+        y = gain n + sigma z,    n ~ Poisson(A(x) / gain),    variance gain A(x) + sigma^2
+
+    For sigma > 0 the likelihood is that of the shifted Poisson law with the same mean and variance (Snyder, Hammoud and
+    White 1993, https://doi.org/10.1364/JOSAA.10.001014): (y + sigma^2 / gain) / gain is taken as Poisson. In any case
+    the gradient is r / (gain A(x) + sigma^2). Values of A(x) below one photon count as one photon.
+
+    Args:
+        gain: brightness of one photon, image units, > 0: white is 1 / gain photons.
+        sigma: standard deviation of the read-out, image units, a number or a tensor that broadcasts against y.
+
+    Raises:
+        Refusal: when the gain is not positive, or sigma is negative somewhere.
+    """
+
+    gain: float
+    sigma: float | Tensor = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.gain > 0:
+            raise Refusal("The photon noise is not above 0; give the brightness of one photon, for example 0.01.")
+        if bool((torch.as_tensor(self.sigma) < 0).any()):
+            raise Refusal("The noise level is negative; use 0 for a clean measurement.")
+
+    def sample(self, clean: Tensor, seed: int) -> Tensor:
+        streams = sample_generators(seed, clean.shape[0])
+        rates = (clean / self.gain).clamp_min(0).cpu().float()
+        photons = torch.stack([torch.poisson(rate, stream) for rate, stream in zip(rates, streams, strict=True)])
+        return self.gain * photons.to(clean) + self.sigma * standard_normal(clean, streams)
+
+    def deviation(self, clean: Tensor) -> Tensor:
+        return (self.gain * clean.clamp_min(self.gain) + self.sigma**2).sqrt()
+
+    def log_likelihood(self, residual: Tensor, y: Tensor | None = None) -> Tensor:
+        """(1 / gain) sum (y + b) log(A(x) + b) - A(x), b = sigma^2 / gain."""
+        clean, shift = (y - residual).clamp_min(self.gain), self.sigma**2 / self.gain
+        return (((y + shift) * (clean + shift).log() - clean) / self.gain).flatten(1).sum(1)
+
+    def score(self, residual: Tensor, y: Tensor | None = None) -> Tensor:
+        """r / (gain A(x) + sigma^2)."""
+        return residual / self.deviation(y - residual) ** 2
+
+    def widened(self, spread: Tensor) -> PoissonNoise:
+        return PoissonNoise(self.gain, (self.sigma**2 + spread**2).sqrt())

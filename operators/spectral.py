@@ -24,6 +24,9 @@ def pseudo_reciprocal(s: Tensor) -> Tensor:
 class SpectralOperator(LinearOperator):
     """A = U diag(s) V^H, given by s and the four transforms."""
 
+    #: whether each entry of y is one singular direction (U only places entries), so that weights on y keep the SVD
+    aligned: bool = False
+
     @abstractmethod
     def singular_values(self, image: Tensor) -> Tensor:
         """s >= 0 for pictures like `image` (`B C H W`), broadcastable against `to_spectrum(image)`."""
@@ -49,22 +52,27 @@ class SpectralOperator(LinearOperator):
         return y.new_empty(0, *self.image_shape(y.shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.measurement_from_spectrum(self.singular_values(x) * self.to_spectrum(x), tuple(x.shape[1:]))
+        spectrum = self.singular_values(x) * self.to_spectrum(x)
+        return self.measurement_from_spectrum(spectrum, tuple(x.shape[1:])).to(x.dtype)
 
     def adjoint(self, y: Tensor) -> Tensor:
         image = self._image(y)
-        return self.from_spectrum(self.singular_values(image) * self.measurement_to_spectrum(y), tuple(image.shape[1:]))
+        spectrum = self.singular_values(image) * self.measurement_to_spectrum(y)
+        return self.from_spectrum(spectrum, tuple(image.shape[1:])).to(y.dtype)
 
     def pinv(self, y: Tensor) -> Tensor:
         image = self._image(y)
         inverse = pseudo_reciprocal(self.singular_values(image))
-        return self.from_spectrum(inverse * self.measurement_to_spectrum(y), tuple(image.shape[1:]))
+        return self.from_spectrum(inverse * self.measurement_to_spectrum(y), tuple(image.shape[1:])).to(y.dtype)
 
     def solve(self, r: Tensor, c: float | Tensor = 0.0) -> Tensor:
         image = self._image(r)
-        gain = pseudo_reciprocal(self.singular_values(image) ** 2 + c)
-        return self.measurement_from_spectrum(gain * self.measurement_to_spectrum(r), tuple(image.shape[1:]))
+        s = self.singular_values(image)
+        gain = pseudo_reciprocal(s) ** 2 if isinstance(c, (int, float)) and c == 0 else 1 / (s**2 + c)
+        spectrum = gain * self.measurement_to_spectrum(r)
+        return self.measurement_from_spectrum(spectrum, tuple(image.shape[1:])).to(r.dtype)
 
     def filter(self, x: Tensor, response: Callable[[Tensor], Tensor]) -> Tensor:
         """V response(s) V^H x."""
-        return self.from_spectrum(response(self.singular_values(x)) * self.to_spectrum(x), tuple(x.shape[1:]))
+        spectrum = response(self.singular_values(x)) * self.to_spectrum(x)
+        return self.from_spectrum(spectrum, tuple(x.shape[1:])).to(x.dtype)

@@ -1,0 +1,113 @@
+"""One thing after another: y = A(B(x))."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .base import LinearOperator, Operator
+from .cache import Cache
+from .diagonal import Diagonal
+from .spectral import SpectralOperator
+
+
+class Composition(Operator):
+    """y = A(B(x)), the chain rule for its Jacobian, and B^+(A^+ y), which is a generalised inverse when B is onto.
+
+    Args:
+        outer: A, what happened last.
+        inner: B, what happened first.
+    """
+
+    def __init__(self, outer: Operator, inner: Operator):
+        self.outer, self.inner = outer, inner
+        self.label = f"{outer.label} after {inner.label}"
+        self.pictorial = outer.pictorial and inner.pictorial
+
+    @property
+    def batch(self) -> int:
+        return max(self.outer.batch, self.inner.batch)
+
+    def image_shape(self, measurement_shape: tuple[int, ...]) -> tuple[int, int, int]:
+        return self.inner.image_shape((measurement_shape[0], *self.outer.image_shape(measurement_shape)))
+
+    def measurement_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
+        return self.outer.measurement_shape(self.inner.measurement_shape(image_shape))
+
+    def check(self, image_shape: tuple[int, int, int]) -> None:
+        self.inner.check(image_shape)
+        self.outer.check(self.inner.measurement_shape(image_shape))
+
+    def read(self, image: Tensor) -> Tensor:
+        return self.inner.read(self.outer.read(image))
+
+    def picture(self, y: Tensor) -> Tensor:
+        return (self.inner if isinstance(self.outer, Diagonal) else self.outer).picture(y)
+
+    def support(self, y: Tensor) -> Tensor | None:
+        own = self.outer.support(y)
+        if not isinstance(self.outer, Diagonal):
+            return own
+        inner = self.inner.support(y)  # a weight leaves every number in its place, filler too
+        return inner if own is None else own if inner is None else own * inner
+
+    def spread(self, y: Tensor) -> Tensor | None:
+        return self.outer.spread(y)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer.forward(self.inner.forward(x))
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        return self.inner.vjp(x, self.outer.vjp(self.inner.forward(x), v))
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self.inner.pinv(self.outer.pinv(y))
+
+
+class LinearComposition(LinearOperator, Composition):
+    """y = A B x, with (A B)^T = B^T A^T; its inverses are by conjugate gradients."""
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.inner.adjoint(self.outer.adjoint(y))
+
+
+class WeightedSpectral(SpectralOperator, LinearComposition):
+    """y = W A x, where each number of A x is one singular direction of A: its singular value is multiplied by w."""
+
+    aligned = True
+    forward = Composition.forward
+    adjoint = LinearComposition.adjoint
+
+    def __init__(self, outer: Diagonal, inner: SpectralOperator):
+        super().__init__(outer, inner)
+        self._cache = Cache()
+
+    def singular_values(self, image: Tensor) -> Tensor:
+        return self._cache.get((*image.shape[1:], image.dtype, image.device), lambda: self._weigh(image))
+
+    def _weigh(self, image: Tensor) -> Tensor:
+        shape = tuple(image.shape[1:])
+        y = image.new_empty(1, *self.inner.measurement_shape(shape))
+        weight = self.outer.singular_values(y)
+        weight = weight.expand(weight.shape[0], *y.shape[1:])
+        return self.inner.singular_values(image) * self.inner.measurement_to_spectrum(weight)
+
+    def to_spectrum(self, x: Tensor) -> Tensor:
+        return self.inner.to_spectrum(x)
+
+    def from_spectrum(self, c: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
+        return self.inner.from_spectrum(c, image_shape)
+
+    def measurement_to_spectrum(self, y: Tensor) -> Tensor:
+        return self.inner.measurement_to_spectrum(self.outer.measurement_to_spectrum(y))
+
+    def measurement_from_spectrum(self, c: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
+        return self.outer.measurement_from_spectrum(self.inner.measurement_from_spectrum(c, image_shape), image_shape)
+
+
+def compose(outer: Operator, inner: Operator) -> Operator:
+    """A after B, with the best inverse that the two allow."""
+    if isinstance(outer, Diagonal) and isinstance(inner, SpectralOperator) and inner.aligned:
+        return WeightedSpectral(outer, inner)
+    if outer.linear and inner.linear:
+        return LinearComposition(outer, inner)
+    return Composition(outer, inner)

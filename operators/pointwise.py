@@ -1,0 +1,119 @@
+"""What happens to each number of a picture on its own and is not linear."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .base import Operator
+from .errors import Refusal
+
+DITHERS = ("none", "ordered", "random")
+
+
+class Saturation(Operator):
+    """y = clip(p + g (x - p), 0, 1): too bright or too much contrast, cut where the sensor ends.
+
+    With p = 0 it is overexposure; p = 1/2 cuts both ends, the high dynamic range problem of the literature. The
+    generalised inverse p + (y - p) / g is right wherever nothing was cut.
+
+    Args:
+        gain: g > 0; 2 is one stop too much light.
+        pivot: p, the value that stays, in [0, 1].
+
+    Raises:
+        Refusal: when the gain is not positive.
+    """
+
+    label = "Overexposure"
+
+    def __init__(self, gain: float = 2.0, pivot: float = 0.0):
+        if not gain > 0:
+            raise Refusal(f"The gain is {gain:g}; give a number above 0.")
+        self.gain, self.pivot = gain, pivot
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.pivot + self.gain * (x - self.pivot)).clamp(0, 1)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self.pivot + (y - self.pivot) / self.gain
+
+
+class Gamma(Operator):
+    """y = x^g on [0, 1]; the inverse is y^(1/g).
+
+    Args:
+        gamma: g > 0; above 1 darkens the middle tones, below 1 brightens them.
+
+    Raises:
+        Refusal: when g is not positive.
+    """
+
+    label = "Gamma"
+    #: values below this, a thousandth of an 8-bit step, count as it: the slope of a power is infinite at 0
+    DARKEST = 1e-3 / 255
+
+    def __init__(self, gamma: float = 2.2):
+        if not gamma > 0:
+            raise Refusal(f"Gamma is {gamma:g}; give a number above 0.")
+        self.gamma = gamma
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(self.DARKEST, 1) ** self.gamma
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return y.clamp(self.DARKEST**self.gamma, 1) ** (1 / self.gamma)
+
+
+def straight_through(rounded: Tensor, x: Tensor) -> Tensor:
+    """The value of `rounded` with the gradient of x (Bengio, Leonard and Courville 2013,
+    https://arxiv.org/abs/1308.3432): rounding has slope 0 almost everywhere, which says nothing."""
+    return x + (rounded - x).detach()
+
+
+class Quantisation(Operator):
+    """y = floor(x (L - 1) + d) / (L - 1): L levels per colour. The gradient passes straight through the rounding.
+
+    The offset d is 1/2 for plain rounding, Bayer's 8 x 8 thresholds for ordered dithering (1973, ICC, 26-11), or
+    uniform noise; in every case a picture of the L levels is not changed again, so y is its own generalised inverse.
+
+    Args:
+        levels: L, 2 to 256.
+        dither: one of `DITHERS`.
+        seed: of the random dither.
+
+    Raises:
+        Refusal: when there are fewer than two levels.
+    """
+
+    label = "Fewer colours"
+
+    def __init__(self, levels: int = 4, dither: str = "none", seed: int = 0):
+        if levels < 2:
+            raise Refusal(f"There are {levels} levels per colour; give 2 or more.")
+        self.levels, self.dither, self.seed = levels, dither, seed
+
+    def _offset(self, x: Tensor) -> Tensor | float:
+        if self.dither == "none":
+            return 0.5
+        if self.dither == "random":
+            generator = torch.Generator().manual_seed(self.seed)
+            return (0.998 * torch.rand(x.shape[1:], generator=generator) + 0.001).to(x)
+        h, w = x.shape[-2:]
+        return bayer_thresholds(3).to(x).repeat(-(-h // 8), -(-w // 8))[:h, :w]
+
+    def forward(self, x: Tensor) -> Tensor:
+        top = self.levels - 1
+        x = x.clamp(0, 1)
+        return straight_through((x * top + self._offset(x)).floor() / top, x)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return y
+
+
+def bayer_thresholds(order: int) -> Tensor:
+    """Bayer's ordered-dither matrix of side 2^order, values (k + 1/2) / 4^order in (0, 1)."""
+    matrix = torch.zeros(1, 1, dtype=torch.float64)
+    for _ in range(order):
+        matrix = torch.cat([torch.cat([4 * matrix, 4 * matrix + 2], 1), torch.cat([4 * matrix + 3, 4 * matrix + 1], 1)])
+    return (matrix + 0.5) / 4**order

@@ -1,0 +1,63 @@
+"""A blur that changes over the picture: kernels on a grid, blended between its nodes (Nagy and O'Leary 1998,
+https://doi.org/10.1137/S106482759528507X).
+
+    A x = sum_i k_i * (w_i x),    w_i >= 0, sum_i w_i = 1
+
+Each w_i is a bilinear bump around its node: light that starts at a pixel is spread by the kernel blended there.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .base import LinearOperator
+from .cache import Cache
+from .convolution import CircularConvolution
+from .errors import Refusal
+
+
+def bumps(nodes: int, n: int) -> Tensor:
+    """Piecewise linear partition of unity, `nodes n`: the first node is at the first pixel, the last at the last."""
+    position = torch.linspace(0, nodes - 1, n, dtype=torch.float64)
+    return (1 - (position - torch.arange(nodes)[:, None]).abs()).clamp_min(0)
+
+
+class VaryingBlur(LinearOperator):
+    """A x = sum_i k_i * (w_i x) with periodic borders, one forward FFT per kernel and one back.
+
+    Args:
+        kernels: `n 1 h w`, odd sides; node by node, row by row.
+        columns: how many nodes there are in a row; n must be a multiple.
+
+    Raises:
+        Refusal: when the kernels do not fill the grid, or have an even side.
+    """
+
+    label = "Varying blur"
+
+    def __init__(self, kernels: Tensor, columns: int):
+        if columns < 1 or kernels.shape[0] % columns:
+            raise Refusal(f"{kernels.shape[0]} kernels do not fill rows of {columns}; give whole rows.")
+        self._blur = CircularConvolution(kernels.movedim(0, 1))
+        self.rows, self.columns = kernels.shape[0] // columns, columns
+        self._cache = Cache()
+
+    def check(self, image_shape: tuple[int, int, int]) -> None:
+        self._blur.check(image_shape)
+
+    def _weights(self, x: Tensor) -> Tensor:
+        def make() -> Tensor:
+            rows, columns = bumps(self.rows, x.shape[-2]), bumps(self.columns, x.shape[-1])
+            return torch.einsum("ah,bw->abhw", rows, columns).flatten(0, 1).to(x)
+
+        return self._cache.get((*x.shape[-2:], x.dtype, x.device), make)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spectrum = self._blur.to_spectrum(self._weights(x) * x[:, :, None])
+        summed = (self._blur.transfer(x) * spectrum).sum(2)
+        return self._blur.from_spectrum(summed, tuple(x.shape[1:])).to(x.dtype)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        spectrum = self._blur.transfer(y).conj() * self._blur.to_spectrum(y)[:, :, None]
+        return (self._weights(y) * self._blur.from_spectrum(spectrum, tuple(y.shape[1:]))).sum(2).to(y.dtype)
