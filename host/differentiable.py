@@ -11,9 +11,11 @@ ControlNet, LoRA and hooks have done their work, so that what it sees is what th
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from opcode import opname
 from typing import Any
 
 import comfy.ldm.modules.attention
@@ -142,21 +144,32 @@ def differentiable_attention(func, q, k, v, heads, *args, **kwargs):
 
 
 _AUGMENTED: dict[Callable, Callable] = {
-    Tensor.__iadd__: torch.add,
-    Tensor.__isub__: torch.sub,
-    Tensor.__imul__: torch.mul,
-    Tensor.__itruediv__: torch.div,
+    Tensor.add_: torch.add,
+    Tensor.sub_: torch.sub,
+    Tensor.mul_: torch.mul,
+    Tensor.div_: torch.div,
 }
 
 
 class OutOfPlace(TorchFunctionMode):
-    """`a += b` and its like give a new tensor where a gradient is kept."""
+    """`a += b` and its like give a new tensor where a gradient is kept.
+
+    Python assigns what the operation returns, so that nothing else has to change. `a.add_(b)` looks the same to torch
+    but nobody takes what it returns; the bytecode tells them apart.
+    """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         other = _AUGMENTED.get(func)
-        if other is not None and torch.is_grad_enabled():
+        if other is not None and torch.is_grad_enabled() and _is_augmented(sys._getframe(1)):
             return other(*args).to(args[0].dtype)
         return func(*args, **(kwargs or {}))
+
+
+def _is_augmented(frame) -> bool:
+    """Whether a frame stands at an augmented assignment."""
+    code, at = frame.f_code.co_code, frame.f_lasti
+    name = opname[code[at]]
+    return name.startswith("INPLACE_") or (name == "BINARY_OP" and 13 <= code[at + 1] <= 25)
 
 
 def blocks(network: nn.Module) -> list[nn.Module]:

@@ -73,14 +73,14 @@ def vae(path: Path, seed: int = 0) -> Path:
     return _save(TAESD(latent_channels=4), path, seed)
 
 
-def controlnet(path: Path, seed: int = 0) -> Path:
-    """A ControlNet for `sd15`."""
+def controlnet(path: Path, seed: int = 0, levels: int = 1) -> Path:
+    """A ControlNet for `sd15` of so many levels."""
     from comfy.cldm.cldm import ControlNet
 
     network = ControlNet(
-        image_size=8, in_channels=4, hint_channels=3, model_channels=320, num_res_blocks=[1], channel_mult=[1],
-        num_heads=8, num_head_channels=-1, use_spatial_transformer=True, transformer_depth=[1],
-        transformer_depth_middle=1, context_dim=768, dtype=torch.float32,
+        image_size=8, in_channels=4, hint_channels=3, model_channels=320, num_res_blocks=[1] * levels,
+        channel_mult=[1] * levels, num_heads=8, num_head_channels=-1, use_spatial_transformer=True,
+        transformer_depth=[1] * levels, transformer_depth_middle=1, context_dim=768, dtype=torch.float32,
     )  # fmt: skip
     return _save(network, path, seed, prefix="control_model.")
 
