@@ -211,8 +211,7 @@ def automatic(measurement, steps: int, vae):
     """A method that fits: DDNM for clean linear measurements, DiffPIR for noisy ones, DPS for everything else."""
     if not measurement.operator.linear or is_latent_vae(vae):
         return DPS(measurement, 1000 / steps)
-    noisy = bool((torch.as_tensor(measurement.noise.sigma) > 0).any())
-    return DiffPIR(measurement) if noisy else DDNM(measurement)
+    return DiffPIR(measurement) if measurement.noisy else DDNM(measurement)
 
 
 NODES = [
