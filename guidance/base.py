@@ -13,7 +13,6 @@ from torch import Tensor
 from ..operators.base import moved
 from ..operators.errors import Refusal
 from ..operators.measurement import Measurement
-from ..operators.noise import GaussianNoise
 from ..operators.spectral import SpectralOperator
 from .state import Estimate, Level, State, Step, predict
 from .timing import ALWAYS, Timing
@@ -38,33 +37,33 @@ class Guidance(ABC):
     label = "Guidance"
     #: whether `State.vjp` is needed, which costs a backward pass through the prior
     jacobian = False
-    #: whether `transition` changes the step, so that only a sampler that owns its trajectory will do
+    #: whether the method lives in `transition`, so that only a sampler that owns its trajectory will do
     owns_transition = False
-    #: what the measurement must be: "linear", "spectral" (with singular values), "Gaussian", "noisy" (sigma_y > 0)
+    #: what the measurement must be: "linear", "spectral" (with singular values), "noisy" (sigma_y > 0), "Gaussian"
+    #: (noise of one level: the block gets other measurements whitened, see `Measurement.whitened`)
     needs: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
+        if "Gaussian" in self.needs:
+            object.__setattr__(self, "measurement", self.measurement.whitened())
         self.validate()
 
     def validate(self) -> None:
         """Raises Refusal when this measurement cannot be used by this method."""
-        operator, noise = self.measurement.operator, self.measurement.noise
+        operator = self.measurement.operator
         if "linear" in self.needs and not operator.linear:
             raise Refusal(f"{self.label} needs a linear operator, and {operator.label} is not; choose DPS instead.")
         if "spectral" in self.needs and not isinstance(operator, SpectralOperator):
             raise Refusal(
                 f"{self.label} needs singular values, which {operator.label} does not have; choose DiffPIR instead."
             )
-        if "Gaussian" in self.needs and not isinstance(noise, GaussianNoise):
-            raise Refusal(f"{self.label} is made for Gaussian noise, and this is another kind; choose DPS instead.")
         if "noisy" in self.needs and not self.noisy:
             raise Refusal(f"{self.label} needs a noise level above 0; raise it, or choose DDNM for clean measurements.")
 
     @property
     def noisy(self) -> bool:
         """Whether the measurement has noise; 0 is clean."""
-        noise = self.measurement.noise
-        return not isinstance(noise, GaussianNoise) or bool((torch.as_tensor(noise.sigma) > 0).any())
+        return self.measurement.noisy
 
     @abstractmethod
     def estimate(self, state: State, x0: Tensor) -> Estimate:
@@ -77,6 +76,12 @@ class Guidance(ABC):
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Guidance:
         """The same block with its tensors on `device`, in `dtype`."""
         return moved(self, device, dtype)
+
+
+def sample_norm(x: Tensor) -> Tensor:
+    """The Euclidean norm of each sample of `B ...`, never 0, shaped to broadcast against x."""
+    norm = x.flatten(1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
+    return norm.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def needs_jacobian(blocks: Sequence[Guidance], progress: float, index: int) -> bool:
@@ -98,10 +103,10 @@ def combine(blocks: Sequence[Guidance], state: State) -> Estimate:
 
 
 def transit(blocks: Sequence[Guidance], x_s: Tensor, step: Step) -> Tensor:
-    """x_s after the say of the blocks that own their transition."""
+    """x_s after the blocks have had their say in the step."""
     for block in blocks:
         weight = block.timing.weight(step.progress, step.index)
-        if block.owns_transition and weight:
+        if weight:
             own = block.transition(x_s, step)
             x_s = own if weight == 1 else x_s + weight * (own - x_s)
     return x_s

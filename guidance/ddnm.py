@@ -4,28 +4,39 @@ The range-space part of the prediction is replaced by what was measured (eq. 13)
 
     x0_hat(y) = x0_hat + A^+ (y - A x0_hat)
 
-which is consistent with y exactly. That is DDNM, for sigma_y = 0. With noise, DDNM+ (eq. 17-19) scales the
-correction in each singular direction so that the measurement's noise never exceeds the noise that the next state
-may hold, and injects that much less. For a step to (alpha_s, sigma_s) and singular values s_i of A:
+which is consistent with y exactly. That is DDNM, for sigma_y = 0. With noise, DDNM+ (eq. 17-19) keeps the noise of
+the next state at sigma_s, of which the measurement brings a part. For singular values s_i of A:
 
-    lambda_i  = min(1, s_i sigma_s / (alpha_s sigma_y))
-    x0_hat(y) = x0_hat + V lambda V^T A^+ (y - A x0_hat)
-    Phi_i     = sigma_s^2 - (alpha_s lambda_i sigma_y / s_i)^2
+    lambda_i   = min(1, s_i sigma_s / (alpha_s sigma_y))
+    x0_hat(y)  = x0_hat + V lambda V^T A^+ (y - A x0_hat)
+    Phi_i      = sigma_s^2 - (alpha_s lambda_i sigma_y / s_i)^2,    s_i > 0
+    x_s        = alpha_s x0_hat(y) + V sqrt(Phi) z    where s_i > 0, and DDIM's own step where s_i = 0
 
-The paper takes the ancestral step's own variance as the budget; its code takes all of sigma_s^2, which works for any
-eta. We follow the code: eps and z shrink together by sqrt(Phi_i) / sigma_s.
+The paper takes the ancestral step's variance as the budget; we follow its code (eq. 51 at eta = 0), whose budget is
+all of sigma_s^2, which works for any sampler. Other samplers than the Guided DDIM use x0_hat(y) only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..operators.errors import Refusal
 from ..operators.spectral import SpectralOperator, pseudo_reciprocal
 from .base import Guidance
 from .state import Estimate, Level, State, Step
+
+
+def renoise(x_s: Tensor, step: Step, operator: SpectralOperator, variance: Callable[[Tensor], Tensor]) -> Tensor:
+    """x_s with fresh noise of the given variance(s) in the directions that are measured, the others as they are."""
+    s = operator.singular_values(x_s)
+    mean, noise = (operator.to_spectrum(x) for x in (step.s.alpha * step.x0, step.draw(x_s)))
+    fresh = mean + variance(s).sqrt() * noise
+    spectrum = torch.where(pseudo_reciprocal(s) == 0, operator.to_spectrum(x_s), fresh)
+    return operator.from_spectrum(spectrum, tuple(x_s.shape[1:]))
 
 
 @dataclass(frozen=True)
@@ -60,8 +71,9 @@ class DDNM(Guidance):
     def transition(self, x_s: Tensor, step: Step) -> Tensor:
         if not self.noisy or step.s.sigma == 0:
             return x_s
-        ratio = step.s.alpha * self.measurement.noise.sigma / step.s.sigma
-        mean = step.s.alpha * step.x0
-        return mean + self.measurement.operator.filter(
-            x_s - mean, lambda s: (1 - (ratio * self._share(s, step.s)) ** 2).clamp_min(0).sqrt()
-        )
+        carried = step.s.alpha * self.measurement.noise.sigma
+
+        def left(s: Tensor) -> Tensor:
+            return (step.s.sigma**2 - (carried * self._share(s, step.s)) ** 2).clamp_min(0)
+
+        return renoise(x_s, step, self.measurement.operator, left)

@@ -9,17 +9,31 @@ r = y - A(x0_hat):
 The recipe is written for variance-preserving states and images in [-1, 1]. Both are kept: the shift is handed to
 the sampler in variance-preserving coordinates, and the factors below turn images in [0, 1] into the paper's.
 The norm is per sample; the official code takes it over the whole batch, which ties samples to their neighbours.
+
+Where the noise differs between the entries of y (Poisson noise, a noise map) the norm is weighted by its precision,
+as the paper does for Poisson noise: norm(W r) with W = diag(1 / deviation), scaled so that equal noise gives W = I.
+(For Poisson noise the official code divides by y instead of sqrt y; we follow the paper.)
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from .base import Guidance
+from .base import Guidance, sample_norm
 from .state import Estimate, State
+
+
+def norm_ascent(guidance: Guidance, x0: Tensor) -> Tensor:
+    """-grad_{x_0} norm(W (y - A(x_0))), `B C H W`."""
+    measurement = guidance.measurement
+    residual, weight = measurement.residual(x0), 1.0
+    deviation = measurement.noise.deviation(measurement.y)
+    if isinstance(deviation, Tensor) and deviation.ndim and (deviation > 0).all():
+        weight = sample_norm(deviation) / deviation[0].numel() ** 0.5 / deviation
+    whitened = weight * residual
+    return measurement.operator.vjp(x0, weight * whitened / sample_norm(whitened))
 
 
 @dataclass(frozen=True)
@@ -29,39 +43,38 @@ class DPS(Guidance):
     Args:
         zeta: step size of the recipe. The paper uses 0.3 to 1 with 1000 steps; with n steps about 1000 / n
             times as much does the same work.
+        jacobian: False replaces J by a white prior's (`State.pull_back`): no backward pass through the network.
     """
 
     zeta: float = 1.0
+    jacobian: bool = True
 
     label = "DPS"
-    jacobian = True
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
-        residual = self.measurement.residual(state.x0)
-        norm = residual.flatten(1).norm(dim=1).clamp_min(torch.finfo(residual.dtype).tiny)
-        unit = residual / norm.reshape(-1, *[1] * (residual.ndim - 1))
         # one unit of an image in [0, 1] is two of the paper's [-1, 1]; one unit of x_t is scale of the model's
         paper = 2 / state.t.scale**2
-        ascent = state.vjp(self.measurement.operator.vjp(state.x0, unit))
+        ascent = state.pull_back(norm_ascent(self, state.x0), self.jacobian)
         return Estimate(x0, self.zeta * paper * state.t.norm * ascent)
 
 
 @dataclass(frozen=True)
 class DPSGaussian(Guidance):
-    """DPS with the Gaussian likelihood's own factor 1 / sigma_y^2, as a conditional denoiser.
+    """DPS with the likelihood's own gradient, as a conditional denoiser.
 
     Args:
         strength: multiplies the gradient; 1 is the formula.
+        jacobian: as in `DPS`.
     """
 
     strength: float = 1.0
+    jacobian: bool = True
 
     label = "DPS (Gaussian form)"
-    jacobian = True
     needs = ("noisy",)
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
-        residual = self.measurement.residual(state.x0)
-        score = self.measurement.noise.score(residual)
-        gradient = state.vjp(self.measurement.operator.vjp(state.x0, score))
-        return Estimate(x0 + state.tilt(self.strength * gradient))
+        measurement = self.measurement
+        score = measurement.noise.score(measurement.residual(state.x0), measurement.y)
+        gradient = measurement.operator.vjp(state.x0, score)
+        return Estimate(x0 + self.strength * state.covariance(gradient, self.jacobian))

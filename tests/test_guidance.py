@@ -1,0 +1,309 @@
+"""Likelihood guidance against dense linear algebra and closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from guidance_rows import F64, LEVELS, NEXT, ROWS, Dense64, Row, matrices, measure, random_prior
+from torch import Tensor
+
+from posterior.guidance.base import combine, conditional_denoiser
+from posterior.guidance.ddnm import DDNM
+from posterior.guidance.dps import DPS, DPSGaussian
+from posterior.guidance.lgd import LGDMC
+from posterior.guidance.mmps import MMPS
+from posterior.guidance.pigdm import PiGDM
+from posterior.guidance.state import Level, State, predict
+from posterior.guidance.timing import SCHEDULES, Timing
+from posterior.operators.base import Operator
+from posterior.operators.dense import Dense
+from posterior.operators.errors import Refusal
+from posterior.operators.identity import Identity
+from posterior.operators.measurement import Measurement
+from posterior.operators.noise import GaussianNoise, sample_generators, standard_normal
+from posterior.priors.gaussian import Gaussian
+from posterior.samplers.ddim import guided_ddim
+
+ids = {"ids": lambda value: value.name if isinstance(value, Row) else str(value)}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """The matrices are tiny."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def dense(prior: Gaussian, x: Tensor, measurement: Measurement, matrix: Tensor, level: str) -> Dense64:
+    t, C, mu = LEVELS[level], prior.covariance(), prior.mean.flatten()
+    total = torch.linalg.inv(t.alpha**2 * C + t.sigma**2 * torch.eye(len(mu), dtype=F64))
+    m = mu + t.alpha * C @ total @ (x.flatten() - t.alpha * mu)
+    V = C - t.alpha**2 * C @ total @ C
+    return Dense64(x.flatten(), m, V, matrix, measurement.y.flatten(), measurement.noise.sigma, t, NEXT[level])
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("kind", ["mask", "blur", "random"])
+@pytest.mark.parametrize("row", [row for row in ROWS if row.x0 or row.shift], **ids)
+def test_agrees_with_dense_algebra(row: Row, kind: str, level: str):
+    prior, matrix = random_prior(4), matrices(4)[kind]
+    measurement = measure(prior, matrix, 0.0 if row.clean else 0.3)
+    block = row.make(measurement)
+    x = torch.randn(2, 1, 4, 4, dtype=F64, generator=torch.Generator().manual_seed(5)) * 3
+    state = predict(prior.denoiser, x, LEVELS[level], block.jacobian, s=NEXT[level])
+    estimate = combine([block], state)
+    for i in range(2):
+        d = dense(prior, x[i], measurement, matrix, level)
+        expected = (d.m if row.x0 is None else row.x0(d)), (row.shift(d) if row.shift else None)
+        tolerance = 1e-6 if kind == "blur" and row.name.startswith("DDS c") else 1e-8
+        torch.testing.assert_close(estimate.x0[i].flatten(), expected[0], rtol=tolerance, atol=tolerance)
+        if row.shift:
+            torch.testing.assert_close(estimate.shift[i].flatten(), expected[1], rtol=1e-7, atol=1e-8)
+
+
+# Exactness on Gaussians: a linear block makes sampling with eta = 0 an affine map, x_0 = M x_T + b, so that mean and
+# covariance come without Monte Carlo error.
+
+
+def karras(steps: int, high: float = 60.0, low: float = 2e-2, rho: float = 7.0) -> list[Level]:
+    ramp = torch.linspace(high ** (1 / rho), low ** (1 / rho), steps, dtype=F64) ** rho
+    return [Level(1.0, sigma) for sigma in ramp.tolist()] + [Level(1.0, 0.0)]
+
+
+def moments(prior: Gaussian, block, steps: int) -> tuple[Tensor, Tensor]:
+    """Mean and covariance that the deterministic sampler gives from x_T ~ N(mu, C + sigma_T^2 I)."""
+    n, shape, levels = prior.mean.numel(), prior.mean.shape, karras(steps)
+    starts = torch.cat([torch.eye(n, dtype=F64), torch.zeros(1, n, dtype=F64)]).reshape(-1, *shape)
+    ends = guided_ddim(conditional_denoiser(prior.denoiser, [block]), starts, levels).flatten(1)
+    matrix = (ends[:-1] - ends[-1]).T
+    start = prior.covariance() + levels[0].sigma ** 2 * torch.eye(n, dtype=F64)
+    return matrix @ prior.mean.flatten() + ends[-1], matrix @ start @ matrix.T
+
+
+def error(prior: Gaussian, block, steps: int) -> float:
+    """Relative error of the posterior mean (from the prior's) and covariance, the larger of the two."""
+    exact = prior.posterior(block.measurement)
+    mean, covariance = moments(prior, block, steps)
+    centre = exact.mean.flatten()
+    first = (mean - centre).norm() / (centre - prior.mean.flatten()).norm()
+    second = (covariance - exact.covariance()).norm() / exact.covariance().norm()
+    return max(first.item(), second.item())
+
+
+class Exact(PiGDM):
+    """Moment matching with the dense covariance: the reference of the exact methods."""
+
+    def estimate(self, state: State, x0: Tensor):
+        operator = self.measurement.operator
+        eye = torch.eye(self.measurement.y.numel(), dtype=F64)
+        span = operator.adjoint(eye)
+        columns = [operator.forward(state.covariance(row.expand_as(x0))) for row in span]
+        evidence = torch.stack(columns, -1) + self.measurement.noise.sigma**2 * eye
+        w = torch.linalg.solve(evidence, self.measurement.residual(state.x0))
+        return super().estimate(state, x0)._replace(x0=x0 + state.covariance(operator.adjoint(w)))
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.5])
+@pytest.mark.parametrize("kind", ["mask", "blur", "random"])
+def test_mmps_reaches_the_posterior(kind: str, sigma: float):
+    prior = random_prior(4)
+    block = MMPS(measure(prior, matrices(4)[kind], sigma), 16)
+    errors = [error(prior, block, steps) for steps in (64, 256)]
+    assert errors[-1] < 0.02
+    assert 2.5 < errors[0] / errors[1] < 6  # first order: a quarter for four times the steps
+
+
+@pytest.mark.parametrize("kind", ["mask", "blur"])
+def test_mmps_reaches_the_posterior_of_64_dimensions(kind: str):
+    prior = random_prior(8)
+    assert error(prior, MMPS(measure(prior, matrices(8)[kind], 0.5), 16), 256) < 0.02
+
+
+def test_the_dense_reference_reaches_the_posterior():
+    prior = random_prior(4)
+    assert error(prior, Exact(measure(prior, matrices(4)["random"], 0.05)), 256) < 0.02
+
+
+@pytest.mark.parametrize("jacobian", [True, False])
+@pytest.mark.parametrize("sigma", [0.05, 0.5])
+@pytest.mark.parametrize("kind", ["mask", "blur", "random"])
+def test_pigdm_is_exact_for_white_priors(kind: str, sigma: float, jacobian: bool):
+    prior = Gaussian.isotropic(torch.full((1, 4, 4), 0.3, dtype=F64), 0.7)
+    block = PiGDM(measure(prior, matrices(4)[kind], sigma), 0.7, jacobian)
+    assert error(prior, block, 256) < 0.02
+
+
+# The biased ones, on a scalar N(0, 1) seen with noise
+
+
+def scalar(sigma: float, y: float = 1.0) -> tuple[Gaussian, Measurement]:
+    prior = Gaussian.isotropic(torch.zeros(1, 1, 1, dtype=F64), 1.0)
+    return prior, Measurement(Identity(), torch.full((1, 1, 1, 1), y, dtype=F64), GaussianNoise(sigma))
+
+
+@pytest.mark.parametrize("sigma", [0.7, 1.5])
+def test_dps_has_its_known_bias(sigma: float):
+    """With u = 1 + sigma_t^2 the flow is dx/du = (x - y / S + x / (u S)) / (2 u), S = sigma_y^2, whose solution from
+    u = oo to 1 has variance exp(-1 / S) and mean y exp(-1 / (2 S)) / (2 S) int_0^1 w^-1/2 exp(w / (2 S)) dw."""
+    prior, measurement = scalar(sigma)
+    mean, variance = moments(prior, DPSGaussian(measurement), 4000)
+    S = sigma**2
+    integral = sum((1 / (2 * S)) ** k / math.factorial(k) / (k + 0.5) for k in range(40)) - 2 / 60  # from sigma_t = 60
+    assert variance.item() == pytest.approx(math.exp(-1 / S), rel=0.01)
+    assert mean.item() == pytest.approx(math.exp(-1 / (2 * S)) / (2 * S) * integral, rel=0.01)
+    assert abs(variance.item() - S / (1 + S)) > 0.05  # and not the posterior's
+
+
+def test_ddnm_returns_the_measurement():
+    """Whatever the prior says: x_0 = y where there is no noise, and where there is, DDNM+ in the fine limit."""
+    prior, clean = scalar(0.0, 2.5)
+    mean, variance = moments(prior, DDNM(clean), 20)
+    assert mean.item() == pytest.approx(2.5, abs=1e-12) and variance.item() < 1e-20
+    prior, noisy = scalar(0.5, 2.5)
+    block = DDNM(noisy)
+    x = 60 * torch.randn(100, 1, 1, 1, dtype=F64, generator=torch.Generator().manual_seed(0))
+    guided = conditional_denoiser(prior.denoiser, [block])
+    ends = guided_ddim(guided, x, karras(300, low=2e-3), 1.0, "eta", sample_generators(0, 100), [block])
+    assert ends.mean().item() == pytest.approx(2.5, rel=0.02) and ends.std().item() < 1e-3
+
+
+# Steps
+
+
+@pytest.mark.parametrize("row", ROWS, **ids)
+def test_a_sample_does_not_depend_on_its_batch(row: Row):
+    prior = random_prior(4)
+    block = row.make(measure(prior, matrices(4)["random"], 0.0 if row.clean else 0.3))
+    guided = conditional_denoiser(prior.denoiser, [block])
+    x = 5 * torch.randn(3, 1, 4, 4, dtype=F64, generator=torch.Generator().manual_seed(7))
+    levels = [Level(1.0, sigma) for sigma in (5.0, 2.0, 0.5, 0.1, 0.0)]
+
+    def run(batch: Tensor) -> Tensor:
+        return guided_ddim(guided, batch, levels, 1.0, "eta", sample_generators(1, len(batch)), [block])
+
+    assert torch.isfinite(run(x)).all()
+    torch.testing.assert_close(run(x)[:1], run(x[:1]), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("row", ROWS, **ids)
+def test_strength_zero_is_the_unguided_tensor(row: Row):
+    prior = random_prior(4)
+    measurement = measure(prior, matrices(4)["mask"], 0.0 if row.clean else 0.3)
+    block = row.make(measurement)
+    off = type(block)(**{**vars(block), "timing": Timing(strength=0.0)})
+    state = predict(prior.denoiser, torch.ones(1, 1, 4, 4, dtype=F64), LEVELS["low"], s=NEXT["low"])
+    estimate = combine([off], state)
+    assert estimate.x0 is state.x0 and estimate.shift == 0.0
+    x = 5 * torch.randn(2, 1, 4, 4, dtype=F64, generator=torch.Generator().manual_seed(7))
+    levels = [Level(1.0, sigma) for sigma in (5.0, 1.0, 0.1, 0.0)]
+    runs = [
+        guided_ddim(conditional_denoiser(prior.denoiser, b), x, levels, 1.0, "eta", sample_generators(1, 2), b)
+        for b in ([], [off])
+    ]
+    assert torch.equal(*runs)
+
+
+def test_lgd_weighs_its_draws_by_likelihood():
+    """Its direction is that of autograd through log (1/n) sum_i p(y given x0_hat + r_t z_i)."""
+    prior, n = random_prior(4), 5
+    measurement = measure(prior, matrices(4)["random"], 0.8)
+    block = LGDMC(measurement, 0.3, n, 0.4, seed=9)
+    x, t = torch.randn(1, 1, 4, 4, dtype=F64, generator=torch.Generator().manual_seed(0)), Level(0.8, 0.9)
+    shift = combine([block], predict(prior.denoiser, x, t, True, index=2)).shift
+    g = sample_generators(9 * 100003 + 2, 1)
+    r_t = 0.4 * 0.9 / math.hypot(0.8 * 0.4, 0.9)
+    leaf = x.clone().requires_grad_()
+    points = [prior.denoiser(leaf, t) + r_t * standard_normal(x, g) for _ in range(n)]
+    logs = torch.stack([measurement.noise.log_likelihood(measurement.residual(p)) for p in points])
+    (gradient,) = torch.autograd.grad(logs.logsumexp(0).sum(), leaf)
+    torch.testing.assert_close(shift / shift.norm(), gradient / gradient.norm())
+
+
+class Cube(Operator):
+    """A(x) = x^3, not linear, with an inverse."""
+
+    label = "A cube"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x**3
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return y.sign() * y.abs() ** (1 / 3)
+
+
+def test_pigdm_uses_a_generalised_inverse():
+    prior = random_prior(4)
+    y = torch.rand(1, 1, 4, 4, dtype=F64)
+    x, t = torch.randn(1, 1, 4, 4, dtype=F64), Level(1.0, 0.6)
+    state = predict(prior.denoiser, x, t, True)
+    x0 = PiGDM(Measurement(Cube(), y, GaussianNoise(0.0))).estimate(state, state.x0).x0
+    r2 = t.sigma**2 / (1 + t.sigma**2)
+    torch.testing.assert_close(x0, state.x0 + t.sigma**2 * state.vjp(y ** (1 / 3) - state.x0) / r2)
+
+
+# Timing
+
+
+def test_weights_of_the_timing():
+    timing = Timing(2.0, 0.25, 0.75, 2)
+    assert [timing.weight(i / 8, i) for i in range(8)] == [0, 0, 2, 0, 2, 0, 0, 0]
+    shapes = {name: [Timing(1, 0, 1, 1, name).weight(p, 0) for p in (0, 0.25, 0.5)] for name in SCHEDULES}
+    assert shapes["rising"] == [0, 0.25, 0.5] and shapes["falling"] == [1, 0.75, 0.5]
+    assert shapes["bump"] == pytest.approx([0, 0.5, 1]) and shapes["constant"] == [1, 1, 1]
+    with pytest.raises(Refusal, match="before it starts"):
+        Timing(1, 0.6, 0.4)
+
+
+def test_a_block_costs_nothing_where_it_does_not_listen():
+    prior = random_prior(4)
+    measurement = measure(prior, matrices(4)["mask"], 0.1)
+    graphs = []
+
+    def denoiser(x: Tensor, t: Level) -> Tensor:
+        graphs.append(x.requires_grad)
+        return prior.denoiser(x, t)
+
+    block = DPS(measurement, timing=Timing(start=0.25, end=0.75, every=2))
+    levels = [Level(1.0, sigma) for sigma in (4.0, 3.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.0)]
+    guided_ddim(conditional_denoiser(denoiser, [block]), torch.randn(1, 1, 4, 4, dtype=F64), levels)
+    assert graphs == [False, False, True, False, True, False, False, False]
+
+
+def test_strength_scales_what_a_block_changes():
+    prior = random_prior(4)
+    measurement = measure(prior, matrices(4)["mask"], 0.1)
+    x = torch.randn(1, 1, 4, 4, dtype=F64)
+    state = predict(prior.denoiser, x, LEVELS["low"], True)
+    for method, field in ((PiGDM, "x0"), (DPS, "shift")):
+        base = getattr(combine([], state), field)
+        full, half = (getattr(combine([method(measurement, timing=Timing(w))], state), field) for w in (1.0, 0.5))
+        torch.testing.assert_close(half - base, (full - base) / 2)
+
+
+# Refusals
+
+
+def test_refusals_say_what_to_change():
+    nonlinear = Measurement(Cube(), torch.rand(1, 1, 4, 4), GaussianNoise(0.1))
+    clean = Measurement(Identity(), torch.rand(1, 1, 4, 4), GaussianNoise(0.0))
+    for row in ROWS:
+        block = row.make(measure(random_prior(4), matrices(4)["mask"], 0.0 if row.clean else 0.3))
+        if {"linear", "spectral"} & set(block.needs):
+            with pytest.raises(Refusal, match="choose (DPS|DiffPIR) instead"):
+                row.make(nonlinear)
+        if "noisy" in block.needs:
+            with pytest.raises(Refusal, match="noise level above 0"):
+                row.make(clean)
+
+
+def test_a_matrix_is_its_decomposition():
+    matrix = matrices(4)["random"]
+    operator = Dense(matrix, (1, 4, 4))
+    x, y = torch.randn(2, 1, 4, 4, dtype=F64), torch.randn(2, 8, dtype=F64)
+    torch.testing.assert_close(operator.forward(x), x.flatten(1) @ matrix.T)
+    torch.testing.assert_close(operator.adjoint(y).flatten(1), y @ matrix)
+    torch.testing.assert_close(operator.pinv(y).flatten(1), y @ torch.linalg.pinv(matrix).T)
