@@ -29,8 +29,8 @@ class GuidedSampler(comfy.samplers.KSAMPLER):
         del self.sampler_function  # ours is a method: a bound one in its place would tie the object to itself
         self.guides, self.trajectory = tuple(guides), trajectory
 
-    def sampler_function(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None) -> Tensor:
-        """model: the host's denoiser with its latent mask, `(x, sigma, denoise_mask, model_options, seed)` to x0_hat."""
+    def sampler_function(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None):
+        """model: the host's denoiser with its mask, `(x, sigma, denoise_mask, model_options, seed)` to x0_hat."""
         guider, extra_args = model.inner_model, dict(extra_args or {})
         model_options = extra_args.pop("model_options", {})
         with GuidedRun(guider, (*attached_guides(guider.model_patcher), *self.guides), x) as run:

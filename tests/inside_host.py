@@ -6,7 +6,6 @@ import asyncio
 import logging
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,9 +29,11 @@ class Host:
         comfy.cli_args.args.base_directory = tempfile.mkdtemp(prefix="posterior-host-")
         level = logging.getLogger().level
         import folder_paths
+
         import nodes
 
         self.nodes = nodes
+        torch.set_num_threads(1)  # the networks are tiny, and more threads wait for each other
         for kind in (kind for models in environment.models for kind in models.iterdir()):
             folder_paths.add_model_folder_path(kind.name, str(kind))
         for name in EXTRAS:
@@ -68,8 +69,8 @@ class Host:
 
     def sample(self, model, sampler, sigmas: Tensor, latent: dict, positive=None, negative=None, cfg=1.0, seed=1):
         """SamplerCustomAdvanced: the samples, and the last denoised prediction."""
-        none = [[None, {}]]
-        guider = self.call("CFGGuider", model=model, positive=positive or none, negative=negative or none, cfg=cfg)
+        positive = positive or [[None, {}]]
+        guider = self.call("CFGGuider", model=model, positive=positive, negative=negative or positive, cfg=cfg)
         noise = self.call("RandomNoise", noise_seed=seed)
         if isinstance(sampler, str):
             sampler = self.call("KSamplerSelect", sampler_name=sampler)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny_models
 import torch
-from posterior.guidance.dps import DPS
+
 from posterior.operators.inpainting import Inpainting
 from posterior.operators.measurement import Measurement
 from posterior.operators.noise import GaussianNoise

@@ -1,0 +1,250 @@
+"""Guidance in the host's own samplers, and our samplers against the host's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import tiny_models
+import torch
+
+from posterior.guidance.ddnm import DDNM
+from posterior.guidance.timing import Timing
+from posterior.operators.inpainting import Inpainting
+from posterior.operators.measurement import Measurement
+from posterior.operators.noise import GaussianNoise
+
+SIZE = 8
+NONE = [[None, {}]]
+
+
+@pytest.fixture(scope="module")
+def gaussian(host):
+    """A Gaussian pixel MODEL."""
+    images = torch.rand(6, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(0))
+    return host.call("PosteriorGaussianPrior", images=images, floor=0.05)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+@pytest.fixture(scope="module")
+def sd15(host, folder):
+    import comfy.sd
+
+    with torch.inference_mode():
+        return comfy.sd.load_diffusion_model(str(tiny_models.sd15(folder / "sd15.safetensors")))
+
+
+@pytest.fixture(scope="module")
+def sd3(host, folder):
+    import comfy.sd
+
+    with torch.inference_mode():
+        return comfy.sd.load_diffusion_model(str(tiny_models.sd3(folder / "sd3.safetensors")))
+
+
+def measured(batch: int = 1, size: int = SIZE) -> Measurement:
+    """The left half of random pictures, without noise."""
+    mask = torch.zeros(1, 1, size, size)
+    mask[..., size // 2 :] = 1
+    picture = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(3))
+    return Measurement.observe(Inpainting(mask), picture, GaussianNoise(0.0))
+
+
+def guide(block):
+    """A LIKELIHOOD_GUIDANCE of one block."""
+    from posterior.host.run import Guide
+
+    return (Guide(block),)
+
+
+def apply_guidance(model, guides):
+    from posterior.host import apply
+
+    return apply.apply_guidance(model, guides)
+
+
+def misfit(measurement: Measurement, samples: torch.Tensor) -> float:
+    """Largest residual of LATENT samples of a pixel model, image units."""
+    return measurement.residual((samples + 1) / 2).abs().max().item()
+
+
+@pytest.mark.parametrize("family", ["gaussian", "sd15", "sd3"])
+def test_unguided_ddim_is_the_host_s(host, request, family):
+    """eta = 0: the host's `ddim` and `euler` to 1e-5, for pixel, EPS and flow models."""
+    model = request.getfixturevalue(family)
+    shape = {"gaussian": (2, 3, SIZE, SIZE), "sd15": (1, 4, 8, 8), "sd3": (1, 16, 8, 8)}[family]
+    conditioning = {
+        "gaussian": None, "sd15": host.conditioning(), "sd3": host.conditioning(width=4096, pooled=2048)
+    }[family]  # fmt: skip
+    sigmas = host.call("BasicScheduler", model=model, scheduler="simple", steps=4, denoise=1.0)
+    ours = host.call("PosteriorGuidedDDIM", amount=0.0, noise_rule="eta")
+    got, x0 = host.sample(model, ours, sigmas, host.latent(*shape), conditioning)
+    for name in ("euler", "ddim"):
+        expected, expected_x0 = host.sample(model, name, sigmas, host.latent(*shape), conditioning)
+        assert (got - expected).abs().max() <= 1e-5 * max(1.0, expected.abs().max())
+        assert (x0 - expected_x0).abs().max() <= 1e-5 * max(1.0, expected_x0.abs().max())
+    # stopped in the middle and continued, as with KSamplerAdvanced's leftover noise
+    first, _ = host.sample(model, ours, sigmas[:3], host.latent(*shape), conditioning)
+    euler, _ = host.sample(model, "euler", sigmas[:3], host.latent(*shape), conditioning)
+    assert (first - euler).abs().max() <= 1e-5 * max(1.0, euler.abs().max())
+
+
+def test_ancestral_in_law(host, gaussian):
+    """eta = 1 and the host's euler_ancestral make the same moments in as many steps (many pixels, many samples)."""
+    sigmas = host.call("BasicScheduler", model=gaussian, scheduler="karras", steps=6, denoise=1.0)
+    latent = host.latent(400, 3, SIZE, SIZE)
+    ours, _ = host.sample(
+        gaussian, host.call("PosteriorGuidedDDIM", amount=1.0, noise_rule="eta"), sigmas, latent, seed=1
+    )
+    theirs, _ = host.sample(gaussian, "euler_ancestral", sigmas, latent, seed=2)
+    spread = theirs.std(0)
+    assert ((ours.mean(0) - theirs.mean(0)) / spread).abs().max() < 4.5 * (2 / 400) ** 0.5
+    assert (ours.var(0) / theirs.var(0)).log().abs().max() < 4.5 * 2 * (1 / 400) ** 0.5
+
+
+SAMPLERS = [
+    "euler", "euler_ancestral", "heun", "dpm_2", "dpm_2_ancestral", "lms", "dpm_fast", "dpmpp_2s_ancestral", "dpmpp_2m",
+    "dpmpp_2m_sde", "dpmpp_3m_sde", "dpmpp_sde", "ddpm", "lcm", "ipndm", "deis", "res_multistep",
+    "gradient_estimation", "er_sde", "seeds_2", "sa_solver", "ddim", "uni_pc", "uni_pc_bh2",
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")  # the host's samplers have some of their own
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_apply_guidance_in_the_host_s_samplers(host, gaussian, name):
+    """KSampler keeps what was measured; with strength 0 the result is the unguided one bit for bit."""
+    block = DDNM(measured())
+    common = {
+        "seed": 3, "steps": 5, "cfg": 7.0, "sampler_name": name, "scheduler": "karras", "positive": NONE,
+        "negative": NONE, "latent_image": host.latent(2, 3, SIZE, SIZE), "denoise": 1.0,
+    }  # fmt: skip
+    guided = host.call("KSampler", model=apply_guidance(gaussian, guide(block)), **common)["samples"]
+    assert guided.isfinite().all()
+    # the last evaluation of a few of them is not at the end of the path
+    loose = name in ("dpm_fast", "uni_pc", "uni_pc_bh2", "sa_solver")
+    assert misfit(block.measurement, guided) < (0.02 if loose else 2e-4)
+    off = guide(replace(block, timing=Timing(strength=0.0)))
+    unguided = host.call("KSampler", model=gaussian, **common)["samples"]
+    assert torch.equal(host.call("KSampler", model=apply_guidance(gaussian, off), **common)["samples"], unguided)
+    assert misfit(block.measurement, unguided) > 0.1
+
+
+def test_two_guidances_in_a_row_listen_to_both(host, gaussian):
+    left = measured()
+    mask = torch.zeros(1, 1, SIZE, SIZE)
+    mask[..., : SIZE // 2 + 1] = 1
+    right = Measurement.observe(Inpainting(mask), torch.full((1, 3, SIZE, SIZE), 0.4), GaussianNoise(0.0))
+    sigmas = host.call("BasicScheduler", model=gaussian, scheduler="karras", steps=4, denoise=1.0)
+    latent = host.latent(1, 3, SIZE, SIZE)
+    model = apply_guidance(apply_guidance(gaussian, guide(DDNM(left))), guide(DDNM(right)))
+    twice, _ = host.sample(model, "euler", sigmas, latent)
+    assert misfit(left, twice) < 1e-5 and misfit(right, twice) < 1e-5
+    # one in the MODEL and one in our own sampler, which then listens to both
+    sampler = host.call("PosteriorGuidedDDIM", amount=0.0, noise_rule="eta", guidance=guide(DDNM(right)))
+    mixed, _ = host.sample(apply_guidance(gaussian, guide(DDNM(left))), sampler, sigmas, latent)
+    assert (mixed - twice).abs().max() < 1e-4
+
+
+def test_a_batch_listens_to_its_own_measurements(host, gaussian):
+    both, sigmas = measured(batch=2), torch.tensor([10.0, 3.0, 1.0, 0.0])
+    model = apply_guidance(gaussian, guide(DDNM(both)))
+    together, _ = host.sample(model, "euler", sigmas, host.latent(2, 3, SIZE, SIZE))
+    assert misfit(both, together) < 1e-5
+    one = Measurement(both.operator, both.y[1:], both.noise)
+    latent = {**host.latent(1, 3, SIZE, SIZE), "batch_index": [1]}
+    alone, _ = host.sample(apply_guidance(gaussian, guide(DDNM(one))), "euler", sigmas, latent)
+    assert (alone - together[1:]).abs().max() < 1e-5
+
+
+def test_noise_mask_keeps_the_latent_outside(host, gaussian):
+    """The host's own mask stands above guidance: outside it the picture stays as it was."""
+    measurement, sigmas = measured(), torch.tensor([5.0, 1.0, 0.0])
+    latent = {**host.latent(1, 3, SIZE, SIZE, seed=4), "noise_mask": torch.zeros(1, SIZE, SIZE)}
+    latent["noise_mask"][:, SIZE // 2 :] = 1
+    sampler = host.call("PosteriorGuidedDDIM", amount=1.0, noise_rule="eta", guidance=guide(DDNM(measurement)))
+    by_model, _ = host.sample(apply_guidance(gaussian, guide(DDNM(measurement))), "euler_ancestral", sigmas, latent)
+    # the host blends after the prediction: ours guides the blended one, Apply Guidance the model's own
+    by_sampler, _ = host.sample(gaussian, sampler, sigmas, latent)
+    for samples in (by_model, by_sampler):
+        inside = measurement.residual((samples + 1) / 2)[..., SIZE // 2 :, :]
+        assert inside.abs().max() < 1e-5
+    assert (by_model - latent["samples"])[..., : SIZE // 2, :].abs().max() < 1e-5
+
+
+def test_image_to_image_and_advanced_steps(host, gaussian):
+    measurement = measured()
+    model = apply_guidance(gaussian, guide(DDNM(measurement)))
+    common = {
+        "steps": 6, "cfg": 1.0, "sampler_name": "dpmpp_2m", "scheduler": "karras", "positive": NONE, "negative": NONE,
+    }  # fmt: skip
+    start = host.latent(1, 3, SIZE, SIZE, seed=1)
+    half = host.call("KSampler", model=model, seed=0, latent_image=start, denoise=0.5, **common)["samples"]
+    assert misfit(measurement, half) < 2e-4
+    advanced = {**common, "model": model, "noise_seed": 0}
+    first = host.call(
+        "KSamplerAdvanced", latent_image=start, add_noise="enable", start_at_step=0, end_at_step=3,
+        return_with_leftover_noise="enable", **advanced,
+    )  # fmt: skip
+    assert misfit(measurement, first["samples"]) > 0.05  # still noisy
+    second = host.call(
+        "KSamplerAdvanced", latent_image=first, add_noise="disable", start_at_step=3, end_at_step=10000,
+        return_with_leftover_noise="disable", **advanced,
+    )  # fmt: skip
+    assert misfit(measurement, second["samples"]) < 2e-4
+
+
+def test_flow_models_start_at_alpha_zero(host, sd3):
+    """CONST at sigma = 1: the state holds no picture, and nothing divides by alpha."""
+    sigmas = host.call("BasicScheduler", model=sd3, scheduler="simple", steps=3, denoise=1.0)
+    assert sigmas[0] == 1.0
+    for amount in (0.0, 1.0):
+        sampler = host.call("PosteriorGuidedDDIM", amount=amount, noise_rule="eta")
+        samples, _ = host.sample(
+            sd3, sampler, sigmas, host.latent(1, 16, 8, 8), host.conditioning(width=4096, pooled=2048)
+        )
+        assert samples.isfinite().all()
+
+
+def test_one_seed_one_picture_and_own_streams(host, gaussian):
+    sampler = host.call("PosteriorGuidedDDIM", amount=1.0, noise_rule="eta")
+    sigmas = torch.tensor([10.0, 2.0, 0.5, 0.0])
+    three, _ = host.sample(gaussian, sampler, sigmas, host.latent(3, 3, SIZE, SIZE), seed=5)
+    again, _ = host.sample(gaussian, sampler, sigmas, host.latent(3, 3, SIZE, SIZE), seed=5)
+    two, _ = host.sample(gaussian, sampler, sigmas, host.latent(2, 3, SIZE, SIZE), seed=5)
+    other, _ = host.sample(gaussian, sampler, sigmas, host.latent(3, 3, SIZE, SIZE), seed=6)
+    assert torch.equal(three, again)
+    assert (three[:2] - two).abs().max() < 1e-5  # the model's arithmetic may differ with the batch, the noise does not
+    assert (three - other).abs().max() > 0.01
+
+
+def test_simulated_noise_and_sampling_noise_are_independent(host, gaussian):
+    """The same seed in Simulate and in the sampler must not give the same numbers."""
+    from posterior.operators.identity import Identity
+    from posterior.operators.noise import sample_generators, standard_normal
+
+    clean = torch.zeros(1, 3, SIZE, SIZE)
+    noise = Measurement.simulate(Identity(), clean, GaussianNoise(1.0), seed=9).y
+    drawn = []
+
+    def trajectory(model, u, levels, generators, run, callback):
+        drawn.append(standard_normal(u, generators))
+        return u
+
+    from posterior.host.sampler import GuidedSampler
+
+    host.sample(gaussian, GuidedSampler((), trajectory), torch.tensor([1.0, 0.0]), host.latent(*clean.shape), seed=9)
+    assert torch.equal(noise, standard_normal(clean, sample_generators(9, 1)))
+    assert torch.corrcoef(torch.stack([noise.flatten(), drawn[0].flatten()]))[0, 1].abs() < 0.3
+
+
+def test_steps_of_evaluations_between_and_at_rounded_entries(host):
+    from posterior.host.apply import step_of
+
+    sigmas = [8.0, 4.0, 2.0, 0.0]
+    assert [step_of(value, sigmas) for value in (8.0, 8.001, 4.0, 4.0005, 3.999, 3.0, 2.0, 1.0, 9.0)] == [
+        0, 0, 1, 1, 1, 1, 2, 2, 0,
+    ]  # fmt: skip
