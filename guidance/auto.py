@@ -22,6 +22,6 @@ def automatic(measurement: Measurement, steps: int, latent: bool = False) -> tup
         return dps, "DPS, because the model works on latents"
     if not measurement.operator.linear:
         return dps, "DPS, because the damage is not linear"
-    if dps.noisy:
+    if measurement.noisy:
         return DiffPIR(measurement), "DiffPIR, because the damage is linear and there is noise"
     return DDNM(measurement), "DDNM, because the damage is linear and there is no noise"

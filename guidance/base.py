@@ -39,12 +39,13 @@ class Guidance(ABC):
     jacobian = False
     #: whether the method lives in `transition`, so that only a sampler that owns its trajectory will do
     owns_transition = False
-    #: what the measurement must be: "linear", "spectral" (with singular values), "noisy" (sigma_y > 0), "Gaussian"
-    #: (noise of one level: the block gets other measurements whitened, see `Measurement.whitened`)
+    #: what the measurement must be: "linear", "spectral" (with singular values), "noisy" (sigma_y > 0)
     needs: ClassVar[tuple[str, ...]] = ()
+    #: whether the method knows one noise level only, so that other noise is whitened first
+    whitens: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if "Gaussian" in self.needs:
+        if self.whitens and self.measurement.operator.linear:
             object.__setattr__(self, "measurement", self.measurement.whitened())
         self.validate()
 
@@ -57,13 +58,13 @@ class Guidance(ABC):
             raise Refusal(
                 f"{self.label} needs singular values, which {operator.label} does not have; choose DiffPIR instead."
             )
-        if "noisy" in self.needs and not self.noisy:
+        if "noisy" in self.needs and not self.measurement.noisy:
             raise Refusal(f"{self.label} needs a noise level above 0; raise it, or choose DDNM for clean measurements.")
 
     @property
-    def noisy(self) -> bool:
-        """Whether the measurement has noise; 0 is clean."""
-        return self.measurement.noisy
+    def variance(self) -> float | Tensor:
+        """sigma_y^2, a number or broadcastable against y."""
+        return self.measurement.noise.deviation(self.measurement.y) ** 2
 
     @abstractmethod
     def estimate(self, state: State, x0: Tensor) -> Estimate:

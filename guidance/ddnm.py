@@ -45,11 +45,12 @@ class DDNM(Guidance):
 
     label = "DDNM"
 
-    needs = ("linear", "Gaussian")
+    needs = ("linear",)
+    whitens = True
 
     def validate(self) -> None:
         super().validate()
-        if self.noisy and not isinstance(self.measurement.operator, SpectralOperator):
+        if self.measurement.noisy and not isinstance(self.measurement.operator, SpectralOperator):
             raise Refusal(
                 f"DDNM with noise needs singular values, which {self.measurement.operator.label} does not have; "
                 "choose DiffPIR, or set the noise level to 0."
@@ -61,7 +62,7 @@ class DDNM(Guidance):
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         operator, residual = self.measurement.operator, self.measurement.residual(x0)
-        if not self.noisy:
+        if not self.measurement.noisy:
             return Estimate(x0 + operator.pinv(residual))
         share = self._share(operator.singular_values(x0), state.s or state.t)
         return Estimate(
@@ -69,7 +70,7 @@ class DDNM(Guidance):
         )
 
     def transition(self, x_s: Tensor, step: Step) -> Tensor:
-        if not self.noisy or step.s.sigma == 0:
+        if not self.measurement.noisy or step.s.sigma == 0:
             return x_s
         carried = step.s.alpha * self.measurement.noise.sigma
 

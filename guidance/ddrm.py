@@ -39,7 +39,8 @@ class DDRM(Guidance):
 
     label = "DDRM"
     owns_transition = True
-    needs = ("spectral", "Gaussian")
+    needs = ("spectral",)
+    whitens = True
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         return Estimate(x0)

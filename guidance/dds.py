@@ -34,7 +34,7 @@ class DDS(Guidance):
     gamma: float = 5.0
 
     label = "DDS"
-    needs = ("linear", "Gaussian")
+    needs = ("linear",)
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         operator = self.measurement.operator
@@ -42,7 +42,7 @@ class DDS(Guidance):
 
         def normal_equations(x: Tensor) -> Tensor:
             gram = operator.adjoint(operator.forward(x))
-            return x + self.gamma * gram if self.noisy else gram
+            return x + self.gamma * gram if self.measurement.noisy else gram
 
-        b = x0 + self.gamma * pull if self.noisy else pull.expand_as(x0)
+        b = x0 + self.gamma * pull if self.measurement.noisy else pull.expand_as(x0)
         return Estimate(conjugate_gradient(normal_equations, b, x0, iterations=self.iterations, warn=False))

@@ -30,11 +30,12 @@ class DiffPIR(Guidance):
     trust: float = 1.0
 
     label = "DiffPIR"
-    needs = ("linear", "Gaussian")
+    needs = ("linear",)
+    whitens = True
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         operator = self.measurement.operator
-        if not self.noisy:
+        if not self.measurement.noisy:
             return Estimate(x0 + operator.pinv(self.measurement.residual(x0)))
         rho = self.trust * (self.measurement.noise.sigma * state.t.alpha / state.t.sigma) ** 2
         return Estimate(operator.prox(x0, self.measurement.y, max(rho, 1e-8)))

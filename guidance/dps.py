@@ -11,7 +11,7 @@ the sampler in variance-preserving coordinates, and the factors below turn image
 The norm is per sample; the official code takes it over the whole batch, which ties samples to their neighbours.
 
 Where the noise differs between the entries of y (Poisson noise, a noise map) the norm is weighted by its precision,
-as the paper does for Poisson noise: norm(W r) with W = diag(1 / deviation), scaled so that equal noise gives W = I.
+as the paper does for Poisson noise: norm(W r) with W = diag(1 / deviation), scaled so that equal noise is W = I.
 (For Poisson noise the official code divides by y instead of sqrt y; we follow the paper.)
 """
 
@@ -28,11 +28,10 @@ from .state import Estimate, State
 def norm_ascent(guidance: Guidance, x0: Tensor) -> Tensor:
     """-grad_{x_0} norm(W (y - A(x_0))), `B C H W`."""
     measurement = guidance.measurement
-    residual, weight = measurement.residual(x0), 1.0
-    deviation = measurement.noise.deviation(measurement.y)
+    weight, deviation = 1.0, measurement.noise.deviation(measurement.y)
     if isinstance(deviation, Tensor) and deviation.ndim and (deviation > 0).all():
-        weight = sample_norm(deviation) / deviation[0].numel() ** 0.5 / deviation
-    whitened = weight * residual
+        weight = deviation[0].numel() ** 0.5 / deviation / sample_norm(1 / deviation)
+    whitened = weight * measurement.residual(x0)
     return measurement.operator.vjp(x0, weight * whitened / sample_norm(whitened))
 
 

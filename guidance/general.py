@@ -47,7 +47,6 @@ class General(Guidance):
     c: float = 1.0
 
     label = "General guidance"
-    needs = ("Gaussian",)
 
     @property
     def jacobian(self) -> bool:
@@ -57,7 +56,7 @@ class General(Guidance):
         super().validate()
         if self.lifting == "pinv" and not self.measurement.operator.linear:
             raise Refusal("A lifting by the pseudo-inverse needs a linear operator; choose another lifting.")
-        if self.c == 0 and (self.scale != "variance" or not self.noisy):
+        if self.c == 0 and (self.scale != "variance" or not self.measurement.noisy):
             raise Refusal("The scale of the guidance is 0; set c above 0.")
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
@@ -67,7 +66,7 @@ class General(Guidance):
         point = state.x0 if self.error == "prediction" else state.x_t / state.t.alpha
         residual = self.measurement.residual(point)
         if self.scale == "variance":
-            residual = residual / (self.measurement.noise.sigma**2 + self.c * variance)
+            residual = residual / (self.variance + self.c * variance)
         else:
             residual = residual / (self.c if self.scale == "constant" else self.c * sample_norm(residual))
         lifted = operator.pinv(residual) if self.lifting == "pinv" else operator.vjp(point, residual)

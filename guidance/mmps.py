@@ -32,10 +32,10 @@ class MMPS(Guidance):
 
     label = "MMPS"
     jacobian = True
-    needs = ("linear", "Gaussian")
+    needs = ("linear",)
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
-        operator, variance = self.measurement.operator, self.measurement.noise.sigma**2
+        operator, variance = self.measurement.operator, self.variance
 
         def evidence(w: Tensor) -> Tensor:
             return operator.forward(state.covariance(operator.adjoint(w))) + variance * w

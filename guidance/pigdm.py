@@ -38,7 +38,7 @@ class PiGDM(Guidance):
     jacobian: bool = True
 
     label = "Pi-GDM"
-    needs = ("Gaussian",)
+    whitens = True
 
     def validate(self) -> None:
         super().validate()

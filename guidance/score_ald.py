@@ -39,7 +39,7 @@ class ScoreALD(Guidance):
     schedule: GammaSchedule = "sigma"
 
     label = "Score-ALD"
-    needs = ("linear", "Gaussian")
+    needs = ("linear",)
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         if state.t.alpha < 1e-4:
@@ -48,7 +48,7 @@ class ScoreALD(Guidance):
         gamma2 = self.gamma**2 * (variance if self.schedule == "sigma" else 1.0)
         measurement = self.measurement
         residual = measurement.residual(state.x_t / state.t.alpha)
-        return Estimate(x0 + variance * measurement.operator.adjoint(residual / (measurement.noise.sigma**2 + gamma2)))
+        return Estimate(x0 + variance * measurement.operator.adjoint(residual / (self.variance + gamma2)))
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ class SNIPS(Guidance):
     """SNIPS's conditional score, with its own step lengths, as a conditional denoiser."""
 
     label = "SNIPS"
-    needs = ("spectral", "Gaussian")
+    needs = ("spectral",)
+    whitens = True
 
     def _precision(self, s: Tensor, level: Level) -> Tensor:
         """q, infinite where the measurement is clean and 0 where there is none."""

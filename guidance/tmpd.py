@@ -25,11 +25,11 @@ class TMPD(Guidance):
 
     label = "TMPD"
     jacobian = True
-    needs = ("linear", "Gaussian")
+    needs = ("linear",)
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         operator, residual = self.measurement.operator, self.measurement.residual(state.x0)
         row_sums = operator.forward(state.covariance(operator.adjoint(torch.ones_like(residual))))
-        variance = row_sums.clamp_min(0) + self.measurement.noise.sigma**2
+        variance = row_sums.clamp_min(0) + self.variance
         w = residual / variance.clamp_min(torch.finfo(variance.dtype).eps)
         return Estimate(x0 + state.covariance(operator.adjoint(w)))

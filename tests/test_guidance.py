@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from guidance_rows import F64, LEVELS, NEXT, ROWS, Dense64, Row, matrices, measure, random_prior
 from torch import Tensor
 
-from posterior.guidance.base import combine, conditional_denoiser
+from posterior.guidance.base import Guidance, combine, conditional_denoiser
 from posterior.guidance.ddnm import DDNM
+from posterior.guidance.diffpir import DiffPIR
 from posterior.guidance.dps import DPS, DPSGaussian
 from posterior.guidance.lgd import LGDMC
 from posterior.guidance.mmps import MMPS
 from posterior.guidance.pigdm import PiGDM
+from posterior.guidance.snips import SNIPS
 from posterior.guidance.state import Level, State, predict
 from posterior.guidance.timing import SCHEDULES, Timing
 from posterior.operators.base import Operator
 from posterior.operators.dense import Dense
 from posterior.operators.errors import Refusal
 from posterior.operators.identity import Identity
+from posterior.operators.inpainting import Inpainting
 from posterior.operators.measurement import Measurement
-from posterior.operators.noise import GaussianNoise, sample_generators, standard_normal
+from posterior.operators.noise import GaussianNoise, PoissonNoise, sample_generators, standard_normal
 from posterior.priors.gaussian import Gaussian
 from posterior.samplers.ddim import guided_ddim
 
@@ -307,3 +312,35 @@ def test_a_matrix_is_its_decomposition():
     torch.testing.assert_close(operator.forward(x), x.flatten(1) @ matrix.T)
     torch.testing.assert_close(operator.adjoint(y).flatten(1), y @ matrix)
     torch.testing.assert_close(operator.pinv(y).flatten(1), y @ torch.linalg.pinv(matrix).T)
+
+
+@pytest.mark.parametrize("method", [PiGDM, partial(MMPS, iterations=30), DiffPIR, DDNM, SNIPS])
+def test_a_noise_map_weighs_every_entry(method: Callable[[Measurement], Guidance]):
+    """Noise of many levels is noise of one level on a weighted operator, here as a dense matrix."""
+    prior = random_prior(4)
+    keep = torch.ones(1, 1, 4, 4, dtype=F64)
+    keep[..., :2] = 0
+    seen = keep.flatten() > 0
+    sigma = torch.linspace(0.1, 0.5, 16, dtype=F64).reshape(1, 1, 4, 4)
+    y, weights = keep * prior.sample(1, 2), 1 / sigma.flatten()[seen]
+    matrix = torch.diag(weights) @ torch.eye(16, dtype=F64)[seen]
+    blocks = [
+        method(Measurement(Inpainting(1 - keep), y, GaussianNoise(sigma))),
+        method(Measurement(Dense(matrix, (1, 4, 4)), y.flatten()[seen][None] * weights, GaussianNoise(1.0))),
+    ]
+    x = torch.randn(2, 1, 4, 4, dtype=F64, generator=torch.Generator().manual_seed(5))
+    state = predict(prior.denoiser, x, LEVELS["low"], True, s=NEXT["low"])
+    estimates = [combine([block], state).x0 for block in blocks]
+    torch.testing.assert_close(*estimates, rtol=1e-6, atol=1e-6)
+
+
+def test_poisson_noise_weighs_the_norm_of_dps():
+    """DPS, eq. 18: the norm has the weights 1 / y."""
+    y = torch.linspace(0.2, 0.9, 16, dtype=F64).reshape(1, 1, 4, 4)
+    measurement = Measurement(Identity(), y, PoissonNoise(0.01))
+    prior, x = random_prior(4), torch.randn(1, 1, 4, 4, dtype=F64)
+    shift = combine([DPS(measurement)], predict(prior.denoiser, x, LEVELS["low"], True)).shift
+    leaf = x.clone().requires_grad_()
+    norm = ((y - prior.denoiser(leaf, LEVELS["low"])) ** 2 / y).sum().sqrt()
+    (gradient,) = torch.autograd.grad(-norm, leaf)
+    torch.testing.assert_close(shift / shift.norm(), gradient / gradient.norm())
