@@ -24,6 +24,8 @@ def main() -> int:
     options, rest = _parse()
     os.environ.update({"COMFYUI_PATH": options.comfyui} if options.comfyui else {})
     try:
+        if options.job is bench and not (CLONE / "benchmarks" / f"{options.name}.py").is_file():
+            raise Failure(f"There is no benchmarks/{options.name}.py.")
         return options.job(environment.get(options.comfyui), options, rest)
     except Failure as failure:
         print(f"\n{failure}", file=sys.stderr)
@@ -44,7 +46,8 @@ def test(env: environment.Environment, options: argparse.Namespace, rest: list[s
 
 def serve(env: environment.Environment, options: argparse.Namespace, rest: list[str]) -> int:
     start = time.monotonic()
-    with Server(env, base=CLONE / ".run", port=options.port or free_port(8188)) as server:
+    port = options.port or free_port(8188)
+    with Server(env, base=CLONE / ".run" / str(port), port=port) as server:
         version, seconds = server.system()["comfyui_version"], time.monotonic() - start
         print(f"ComfyUI {version} listens after {seconds:.0f} s: {server.url}")
         print(f"Pictures: {server.output}; log: {server.log_file}; Ctrl-C ends it.", flush=True)
@@ -52,8 +55,6 @@ def serve(env: environment.Environment, options: argparse.Namespace, rest: list[
 
 
 def bench(env: environment.Environment, options: argparse.Namespace, rest: list[str]) -> int:
-    if not (CLONE / "benchmarks" / f"{options.name}.py").is_file():
-        raise Failure(f"There is no benchmarks/{options.name}.py.")
     return _run(env, "tools/package.py", f"posterior.benchmarks.{options.name}", *rest)
 
 

@@ -69,6 +69,7 @@ class GuidedRun:
         self.jacobian = any(block.jacobian for block in self.blocks)
         self._guider = guider
         self._shape = tuple(x.shape)
+        self._model_calls = 0
         self._stack = ExitStack()
 
     def _bind(self, guide: Guide, x: Tensor) -> Guidance:
@@ -94,6 +95,8 @@ class GuidedRun:
 
     def __exit__(self, *exc_info) -> None:
         self._stack.close()
+        methods = ", ".join(block.label for block in self.blocks) or "unguided"
+        logging.info("posterior: %s, %d model calls", methods, self._model_calls)
 
     def level(self, sigma: float) -> Level:
         """A value of the host's SIGMAS as a native noise level."""
@@ -136,6 +139,7 @@ class GuidedRun:
             options = self._calls.options(options)
 
         def denoiser(native: Tensor, level: Level) -> Tensor:
+            self._model_calls += 1
             sigma = native.new_full((native.shape[0],), level.sigma * self.space.scale)
             x0 = predict_x0(self.space.to_model(native, level.alpha), sigma, options)
             return self.space.to_native(x0, 1.0)

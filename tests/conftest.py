@@ -74,6 +74,7 @@ def pytest_keyboard_interrupt() -> None:
 def host() -> Any:
     """The host's own loaders, nodes and samplers in this process (inside_host.Host); imported once."""
     from inside_host import Host
+
     from posterior.tools import environment
 
     return Host(environment.get(os.environ.get("COMFYUI_PATH")))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,6 @@ from posterior.tools.server import CLONE, Server
 from posterior.tools.workflow import to_prompt
 
 WORKFLOWS = sorted((CLONE / "workflows").glob("*.json"))
-
-
-@pytest.fixture
-def page(server: Server, chromium: Any) -> Iterator[Any]:
-    """A fresh browser profile with the frontend loaded."""
-    context = chromium.new_context(viewport={"width": 1600, "height": 1000})
-    context.set_default_timeout(60_000)
-    page = context.new_page()
-    page.goto(server.url)
-    page.wait_for_function("window.app?.graph && window.app.extensionManager && window.app.vueAppReady")
-    yield page
-    context.close()
 
 
 def frontend_prompt(page: Any, workflow: dict[str, Any]) -> dict[str, Any]:
