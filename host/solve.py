@@ -49,6 +49,17 @@ def restoration_sigmas(start: float, end: float, steps: int) -> Tensor:
     return torch.cat([torch.logspace(torch.tensor(start).log10(), torch.tensor(end).log10(), steps), torch.zeros(1)])
 
 
+def restoration_sigmas_for(measurement: Measurement, steps: int) -> Tensor:
+    """A ladder that fits the noise, [-1, 1] unit: it ends at half the measurement's own level.
+
+    There the proximal step still trusts the data more than the prior by four to one, so that the picture neither
+    fits the noise nor misses the data. It starts where a denoiser can bridge a scratch.
+    """
+    level = float(torch.as_tensor(measurement.noise.deviation(measurement.y)).double().mean())
+    end = min(max(level, 0.01), 1.0)  # 2 sigma_y / 2
+    return restoration_sigmas(max(0.4, 2 * end), end, steps)
+
+
 def sampling_sigmas(patcher, steps: int) -> Tensor:
     """SIGMAS from pure noise: Karras' spacing for exploding models, the host's simple one for flow models."""
     model_sampling = patcher.get_model_object("model_sampling")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io, ui
 
-from ..guidance.ddnm import DDNM
-from ..guidance.diffpir import DiffPIR
-from ..guidance.dps import DPS
+from ..guidance.auto import automatic
 from ..host.apply import apply_guidance
 from ..host.run import Guide
 from ..host.sampler import annealed_sampler, guided_ddim_sampler
-from ..host.solve import STARTS, decode, restoration_sigmas, run_sampler, sampling_sigmas, start_latent
+from ..host.solve import STARTS, decode, restoration_sigmas, restoration_sigmas_for, run_sampler, sampling_sigmas, start_latent
 from ..host.space import is_latent_vae
 from ..samplers.ddim import NOISE_RULES
 from .priors import UNCONDITIONAL
@@ -83,8 +81,8 @@ class RestorationSigmasNode(io.ComfyNode):
                     "the start. Start with 0.4.",
                 ),
                 io.Float.Input(
-                    "end", default=0.03, min=0.0001, max=100.0, step=0.001, round=False,
-                    tooltip="Last noise level, in the model's unit. Smaller keeps finer grain. Start with 0.03.",
+                    "end", default=0.02, min=0.0001, max=100.0, step=0.001, round=False,
+                    tooltip="Last noise level, in the model's unit. About the noise of the measurement; smaller keeps finer grain. Start with 0.02.",
                 ),
             ],
             outputs=[io.Sigmas.Output("sigmas", display_name="sigmas")],
@@ -189,11 +187,12 @@ class SolveNode(io.ComfyNode):
         guidance=None, vae=None, positive=None, negative=None,
     ) -> io.NodeOutput:  # fmt: skip
         with torch.inference_mode(False):
-            guides = guidance or (Guide(automatic(measurement, steps, vae), vae),)
+            block, why = automatic(measurement, steps, is_latent_vae(vae))
+            guides = guidance or (Guide(block, vae),)
         restore = estimate == "restoration" and all(guide.block.measurement.operator.linear for guide in guides)
         restore = restore and not is_latent_vae(vae)
         if restore:
-            sampler, sigmas, batch_size = annealed_sampler(guides), restoration_sigmas(0.4, 0.03, steps), 1
+            sampler, sigmas, batch_size = annealed_sampler(guides), restoration_sigmas_for(measurement, steps), 1
         else:
             sampler, sigmas = guided_ddim_sampler(guides, 1.0, "eta"), sampling_sigmas(model, steps)
         latent = start_latent(measurement, "smooth" if restore else "noise", batch_size, vae)
@@ -202,16 +201,10 @@ class SolveNode(io.ComfyNode):
         images = decode(samples, vae)
         mean = images.mean(0, keepdim=True)
         fit = measurement.fit(images.cpu())
-        report = f"{'restoration' if restore else 'samples'} by {', '.join(g.block.label for g in guides)}, {steps} steps"
+        chosen = ", ".join(guide.block.label for guide in guidance) if guidance else why
+        report = f"{'restoration' if restore else 'samples'} by {chosen}; {steps} steps"
         report += f", fit {', '.join(f'{value:.3f}' for value in fit.tolist())}"
         return io.NodeOutput(picture(images), picture(mean), fit.mean().item(), report, ui=ui.PreviewText(report))
-
-
-def automatic(measurement, steps: int, vae):
-    """A method that fits: DDNM for clean linear measurements, DiffPIR for noisy ones, DPS for everything else."""
-    if not measurement.operator.linear or is_latent_vae(vae):
-        return DPS(measurement, 1000 / steps)
-    return DiffPIR(measurement) if measurement.noisy else DDNM(measurement)
 
 
 NODES = [
