@@ -67,7 +67,7 @@ def sampling_sigmas(patcher, steps: int) -> Tensor:
     return comfy.samplers.calculate_sigmas(model_sampling, "simple" if flow else "karras", steps)
 
 
-def run_sampler(patcher, sampler, sigmas: Tensor, latent: Tensor, positive, negative, cfg: float, seed: int, noisy=True):
+def run_sampler(patcher, sampler, sigmas: Tensor, latent: Tensor, positive, negative, cfg, seed: int, noisy=True):
     """Samples as SamplerCustom does, with previews and progress; gives LATENT samples on the host's device."""
     guider = comfy.samplers.CFGGuider(patcher)
     guider.set_conds(positive, negative)

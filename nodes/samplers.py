@@ -9,7 +9,15 @@ from ..guidance.auto import automatic
 from ..host.apply import apply_guidance
 from ..host.run import Guide
 from ..host.sampler import annealed_sampler, guided_ddim_sampler
-from ..host.solve import STARTS, decode, restoration_sigmas, restoration_sigmas_for, run_sampler, sampling_sigmas, start_latent
+from ..host.solve import (
+    STARTS,
+    decode,
+    restoration_sigmas,
+    restoration_sigmas_for,
+    run_sampler,
+    sampling_sigmas,
+    start_latent,
+)
 from ..host.space import is_latent_vae
 from ..samplers.ddim import NOISE_RULES
 from .priors import UNCONDITIONAL
