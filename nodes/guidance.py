@@ -1,112 +1,173 @@
-"""Guidance nodes: how the model listens to a measurement."""
+"""Guidance nodes: how the model listens to a measurement. Gradient methods, for any damage."""
 
 from __future__ import annotations
 
 import torch
 from comfy_api.latest import io
 
-from ..guidance.ddnm import DDNM
-from ..guidance.diffpir import DiffPIR
 from ..guidance.dps import DPS, DPSGaussian
+from ..guidance.dsg import DSG
+from ..guidance.lgd import LGDMC
+from ..guidance.mcg import MCG
+from ..guidance.mpgd import MPGD
 from ..host.run import Guide
 from .sockets import Guidance, Measurement
 
 CATEGORY = "posterior/guidance"
+JACOBIAN = ["exact", "none"]
 
 
-def common_inputs() -> list[io.Input]:
-    """What every guidance node ends with."""
-    return [
-        Guidance.Input("guidance", optional=True, tooltip="More guidance to listen to as well, from another block."),
-        io.Vae.Input("vae", optional=True, tooltip="Needed for latent models (SD, SDXL, Flux ...): their own VAE."),
-    ]
+def schema(node_id: str, display_name: str, description: str, *inputs: io.Input) -> io.Schema:
+    """Every guidance node: a measurement, the method's own inputs, more guidance and a VAE; guidance out."""
+    return io.Schema(
+        node_id=node_id,
+        display_name=display_name,
+        category=CATEGORY,
+        description=description,
+        inputs=[
+            Measurement.Input("measurement", tooltip="What was seen."),
+            *inputs,
+            Guidance.Input(
+                "guidance", optional=True, tooltip="More guidance to listen to as well, from another block."
+            ),
+            io.Vae.Input("vae", optional=True, tooltip="Needed for latent models (SD, SDXL, Flux ...): their own VAE."),
+        ],
+        outputs=[guidance_output()],
+    )
 
 
 def guidance_output() -> io.Output:
-    return Guidance.Output("guides", display_name="guidance", tooltip="For a guided sampler, or Apply Guidance to Model.")
+    return Guidance.Output(
+        "guides", display_name="guidance", tooltip="For a guided sampler, or Apply Guidance to Model."
+    )
 
 
-def chain(block, guidance, vae) -> io.NodeOutput:
-    return io.NodeOutput((*(guidance or ()), Guide(block, vae)))
+def chain(make, guidance, vae) -> io.NodeOutput:
+    """The earlier blocks and a new one, made outside inference mode, since it may hold tensors of its own."""
+    with torch.inference_mode(False):
+        return io.NodeOutput((*(guidance or ()), Guide(make(), vae)))
+
+
+def jacobian_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "jacobian", options=JACOBIAN, default="exact",
+        tooltip="exact: the gradient goes back through the model, about three times the time of a step. none: it stops "
+        "at the model's picture, fast and a little worse. Start with exact.",
+    )  # fmt: skip
+
+
+def strength_input(default: float) -> io.Float.Input:
+    return io.Float.Input(
+        "strength", default=default, min=0.0, max=1000.0, step=0.1,
+        tooltip="Step size zeta, no unit. The paper's 1 is for 1000 steps: with n steps start with 300 / n. Too large "
+        "shows as grain or colour, too small as a picture that ignores what was seen.",
+    )  # fmt: skip
+
+
+def deviation_input() -> io.Float.Input:
+    return io.Float.Input(
+        "deviation", default=1.0, min=0.01, max=10.0, step=0.01,
+        tooltip="How much pictures vary: their standard deviation in the model's unit (-1 to 1 for pixel models). 1 is "
+        "the paper's, 0.5 is nearer to photos. Start with 1.",
+    )  # fmt: skip
 
 
 class DPSNode(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="PosteriorDPS",
-            display_name="DPS (Any Damage)",
-            category=CATEGORY,
-            description="Diffusion posterior sampling: works for every operator and for latent models. Costs a backward "
-            "pass in each step.",
-            inputs=[
-                Measurement.Input("measurement", tooltip="What was seen."),
-                io.Combo.Input(
-                    "form", options=["published", "Gaussian"], default="published",
-                    tooltip="published: a step of fixed length, forgiving. Gaussian: the formula with the noise level, "
-                    "for studies. Start with published.",
-                ),
-                io.Float.Input(
-                    "strength", default=10.0, min=0.0, max=1000.0, step=0.1,
-                    tooltip="Step size zeta of the published form (the paper's 1 is for 1000 steps; for n steps start "
-                    "with 1000 / n), or a factor on the Gaussian form (start with 1). No unit.",
-                ),
-                *common_inputs(),
-            ],
-            outputs=[guidance_output()],
+        return schema(
+            "PosteriorDPS", "DPS (Any Damage)",
+            "Diffusion posterior sampling: works for every operator and for latent models. Costs a backward pass in "
+            "each step.",
+            io.Combo.Input(
+                "form", options=["published", "Gaussian"], default="published",
+                tooltip="published: a step of fixed length, forgiving. Gaussian: the formula with the noise level, "
+                "for studies. Start with published.",
+            ),
+            io.Float.Input(
+                "strength", default=10.0, min=0.0, max=1000.0, step=0.1,
+                tooltip="Step size zeta of the published form (the paper's 1 is for 1000 steps; for n steps start "
+                "with 300 / n), or a factor on the Gaussian form (start with 1). No unit.",
+            ),
+            jacobian_input(),
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, measurement, form, strength, guidance=None, vae=None) -> io.NodeOutput:
-        with torch.inference_mode(False):
-            block = DPS(measurement, strength) if form == "published" else DPSGaussian(measurement, strength)
-        return chain(block, guidance, vae)
+    def execute(cls, measurement, form, strength, jacobian="exact", guidance=None, vae=None) -> io.NodeOutput:
+        method = DPS if form == "published" else DPSGaussian
+        return chain(lambda: method(measurement, strength, jacobian == "exact"), guidance, vae)
 
 
-class DDNMNode(io.ComfyNode):
+class LGDMCNode(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="PosteriorDDNM",
-            display_name="DDNM (Keeps What Was Seen)",
-            category=CATEGORY,
-            description="Null-space guidance: what was measured is kept, the model fills in the rest. Fast, nothing to "
-            "tune. For masks, blur, upscaling and other linear damage.",
-            inputs=[Measurement.Input("measurement", tooltip="What was seen."), *common_inputs()],
-            outputs=[guidance_output()],
-        )
-
-    @classmethod
-    def execute(cls, measurement, guidance=None, vae=None) -> io.NodeOutput:
-        with torch.inference_mode(False):
-            return chain(DDNM(measurement), guidance, vae)
-
-
-class DiffPIRNode(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return io.Schema(
-            node_id="PosteriorDiffPIR",
-            display_name="DiffPIR (Noisy Measurements)",
-            category=CATEGORY,
-            description="Weighs the model's picture against the measurement by their noise levels. Fast and steady, for "
-            "linear damage with noise.",
-            inputs=[
-                Measurement.Input("measurement", tooltip="What was seen."),
-                io.Float.Input(
-                    "trust", default=1.0, min=0.01, max=100.0, step=0.01,
-                    tooltip="How much the model counts against the measurement (the paper's lambda, no unit): larger is "
-                    "smoother, smaller follows the measurement and its noise. Start with 1.",
-                ),
-                *common_inputs(),
-            ],
-            outputs=[guidance_output()],
+        return schema(
+            "PosteriorLGDMC", "LGD-MC (DPS With Averaging)",
+            "DPS whose gradient is averaged over several disturbed copies of the model's picture: steadier where the "
+            "damage is far from linear. For any damage with noise.",
+            strength_input(10.0),
+            io.Int.Input("draws", default=4, min=1, max=64, tooltip="How many copies. Start with 4."),
+            deviation_input(),
+            io.Int.Input("seed", default=0, min=0, max=2**31, tooltip="Chooses the copies. Start with 0."),
+            jacobian_input(),
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, measurement, trust, guidance=None, vae=None) -> io.NodeOutput:
-        with torch.inference_mode(False):
-            return chain(DiffPIR(measurement, trust), guidance, vae)
+    def execute(cls, measurement, strength, draws, deviation, seed, jacobian, guidance=None, vae=None) -> io.NodeOutput:
+        return chain(lambda: LGDMC(measurement, strength, draws, deviation, seed, jacobian == "exact"), guidance, vae)
 
 
-NODES = [DPSNode, DDNMNode, DiffPIRNode]
+class MPGDNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            "PosteriorMPGD", "MPGD (Any Damage, Fast)",
+            "A gradient step on the model's picture itself, with no pass back through the model: works for every "
+            "operator at the cost of plain sampling.",
+            io.Float.Input(
+                "strength", default=5.0, min=0.0, max=1000.0, step=0.1,
+                tooltip="Length of the step, no unit; larger follows the measurement more. Start with 5.",
+            ),
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, measurement, strength, guidance=None, vae=None) -> io.NodeOutput:
+        return chain(lambda: MPGD(measurement, strength), guidance, vae)
+
+
+class DSGNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            "PosteriorDSG", "DSG (Any Damage, Few Steps)",
+            "Turns the sampler's fresh noise towards the measurement: bold steps that never leave the noise level. For "
+            "the Guided DDIM Sampler with amount 1.",
+            io.Float.Input(
+                "rate", default=0.2, min=0.0, max=1.0, step=0.01,
+                tooltip="How far the noise turns: 0 not at all, 1 all the way (no unit). Start with 0.2.",
+            ),
+            jacobian_input(),
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, measurement, rate, jacobian, guidance=None, vae=None) -> io.NodeOutput:
+        return chain(lambda: DSG(measurement, rate, jacobian == "exact"), guidance, vae)
+
+
+class MCGNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            "PosteriorMCG", "MCG (Gradient and Projection)",
+            "A DPS step and then a hard projection on what was seen. For clean masks and other clean linear damage, in "
+            "the Guided DDIM Sampler.",
+            strength_input(10.0),
+            jacobian_input(),
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, measurement, strength, jacobian, guidance=None, vae=None) -> io.NodeOutput:
+        return chain(lambda: MCG(measurement, strength, jacobian == "exact"), guidance, vae)
+
+
+NODES = [DPSNode, LGDMCNode, MPGDNode, DSGNode, MCGNode]

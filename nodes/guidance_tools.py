@@ -1,0 +1,114 @@
+"""Guidance nodes: the automatic choice, the general template, and the timing of any of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from comfy_api.latest import io, ui
+
+from ..guidance.auto import automatic
+from ..guidance.general import ERRORS, LIFTINGS, SCALES, General
+from ..guidance.timing import SCHEDULES, Timing
+from ..host.space import is_latent_vae
+from .guidance import CATEGORY, chain, guidance_output, schema
+from .sockets import Guidance
+
+
+class AutoGuidanceNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        chosen = schema(
+            "PosteriorAutoGuidance", "Auto Guidance",
+            "Picks a method by the damage, its noise and the kind of model, and says which. Start here.",
+            io.Int.Input(
+                "steps", default=30, min=1, max=10000,
+                tooltip="How many steps your sampler will take: set it to the same number. Start with 30.",
+            ),
+        )  # fmt: skip
+        chosen.outputs.append(io.String.Output("report", display_name="report", tooltip="What was picked, and why."))
+        return chosen
+
+    @classmethod
+    def execute(cls, measurement, steps, guidance=None, vae=None) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            block, report = automatic(measurement, steps, is_latent_vae(vae))
+        (guides,) = chain(lambda: block, guidance, vae).args
+        return io.NodeOutput(guides, report, ui=ui.PreviewText(report))
+
+
+class GeneralGuidanceNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            "PosteriorGeneralGuidance", "General Guidance (Build Your Own)",
+            "The template behind the methods, with its three parts to choose: what is compared, how the difference "
+            "becomes a picture, and how strongly it counts. To see and vary what a method is.",
+            io.Combo.Input(
+                "error", options=list(ERRORS), default="prediction",
+                tooltip="What is compared with the measurement. prediction: the model's clean picture. state: the "
+                "noisy picture. Start with prediction.",
+            ),
+            io.Combo.Input(
+                "lifting", options=list(LIFTINGS), default="adjoint",
+                tooltip="How the difference becomes a picture. adjoint: spread back, safe. pinv: undone, exact. "
+                "jacobian: spread back through the model, slow. Start with adjoint.",
+            ),
+            io.Combo.Input(
+                "scale", options=list(SCALES), default="variance",
+                tooltip="How strongly it counts. variance: by the noise of measurement and step. constant: always "
+                "alike. norm: always the same length. Start with variance.",
+            ),
+            io.Float.Input(
+                "c", default=1.0, min=0.0, max=1000.0, step=0.01,
+                tooltip="The constant in the scale (no unit); larger is weaker. Start with 1.",
+            ),
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, measurement, error, lifting, scale, c, guidance=None, vae=None) -> io.NodeOutput:
+        return chain(lambda: General(measurement, error, lifting, scale, c), guidance, vae)
+
+
+class GuidanceTimingNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorGuidanceTiming",
+            display_name="Guidance Timing",
+            category=CATEGORY,
+            description="When guidance listens, and how much. Holds for all blocks that come in; steps that do not "
+            "listen cost nothing.",
+            inputs=[
+                Guidance.Input("guidance", tooltip="Any guidance."),
+                io.Float.Input(
+                    "strength", default=1.0, min=0.0, max=100.0, step=0.05,
+                    tooltip="Factor on what the guidance changes (no unit): 1 is the method as it is, 0 is off. Start "
+                    "with 1.",
+                ),
+                io.Float.Input(
+                    "start", default=0.0, min=0.0, max=1.0, step=0.01,
+                    tooltip="From which share of the sampling, 0 first step to 1 last. Start with 0.",
+                ),
+                io.Float.Input(
+                    "end", default=1.0, min=0.0, max=1.0, step=0.01,
+                    tooltip="To which share of the sampling, 0 first step to 1 last. Start with 1.",
+                ),
+                io.Int.Input("every", default=1, min=1, max=100, tooltip="Only in each n-th step. Start with 1."),
+                io.Combo.Input(
+                    "schedule", options=list(SCHEDULES), default="constant",
+                    tooltip="How the strength goes from start to end: even, rising, falling, or a bump in the middle. "
+                    "Start with constant.",
+                ),
+            ],
+            outputs=[guidance_output()],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, guidance, strength, start, end, every, schedule) -> io.NodeOutput:
+        timing = Timing(strength, start, end, every, schedule)
+        with torch.inference_mode(False):
+            return io.NodeOutput(tuple(replace(guide, block=replace(guide.block, timing=timing)) for guide in guidance))
+
+
+NODES = [AutoGuidanceNode, GeneralGuidanceNode, GuidanceTimingNode]
