@@ -1,10 +1,10 @@
-"""The photographs that the embedded prior learns from, taken from two free packages of Debian.
+"""The photographs that the embedded prior learns from, taken from packages of Debian.
 
     python priors/photo_data.py        fetch, prepare, and rewrite the table in priors/DATA.md
 
-needs `apt-get` and `dpkg-deb` (Debian, Ubuntu) and Pillow. The prepared photographs are kept in the user's cache.
-Every photograph is reduced by at least 1.6, which removes most of the noise and of the compression artefacts and
-leaves texture that is sharp at the scale of a pixel.
+needs `apt-get` (with fresh lists: `apt-get update`), `dpkg-deb` and Pillow. The prepared photographs are kept in the
+user's cache. Every photograph is reduced by at least 1.6, which removes most of the noise and of the compression
+artefacts and leaves texture that is sharp at the scale of a pixel.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PHOTOGRAPHS = re.compile(
     r"|categorization/resource/images/(fishes|monuments|renewable|others)"
     r"|details/resource/image(?!/(Eglise|Gogh|Portrait|Van_Gogh|Vincent))(?=/\S+_background))/[^/]+\.webp$"
 )
-# Held out for good (photos/), drawn on a flat background, or with the frame of a slide around it.
+# Held out for good (photos/), cut out and put on a flat background, or with the frame of a slide around it.
 REFUSED = {"red_panda", "berlinCathedral", "volleyball", "baseball", "blackslate", "georgeWashingtonBirthplace"}
 
 # Author and licence as in the package's copyright file; its other pictures are drawings, or held out.
@@ -72,7 +72,8 @@ def unpack(package: str) -> Path:
     target = folder / package
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["apt-get", "download", package], cwd=folder, check=True)
+        # Without the sandbox user, who cannot write here, root gets no warning; for other users it changes nothing.
+        subprocess.run(["apt-get", "-o", "APT::Sandbox::User=root", "download", package], cwd=folder, check=True)
         (deb,) = folder.glob(f"{package}_*.deb")
         partial = folder / f"{package}.partial"
         subprocess.run(["dpkg-deb", "-x", deb, partial], check=True)
@@ -163,7 +164,8 @@ def rewrite_table(document: Path) -> None:
     text = document.read_text(encoding="utf-8") if document.exists() else ""
     rows = "".join(f"| {p.package} | `{p.file}` | {p.author} | {p.licence} |\n" for p in photos())
     head = text.split("| package |")[0]
-    document.write_text(head + "| package | file | author | licence |\n| --- | --- | --- | --- |\n" + rows, encoding="utf-8")
+    table = "| package | file | author | licence |\n| --- | --- | --- | --- |\n" + rows
+    document.write_text(head + table, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def dsm_loss(model: nn.Module, x0: Tensor, sigma: Tensor, z: Tensor, given: Tens
     return (model(beside(c_in * x, given), c_noise) - (x0 - c_skip * x) / c_out).square().mean(dim=(1, 2, 3))
 
 
-def draw_sigma(n: int, generator: torch.Generator, centre: float = 0.25) -> Tensor:
+def draw_sigma(n: int, generator: torch.Generator, centre: float = 0.35) -> Tensor:
     """Noise levels (n,): 85% log-normal around `centre` (e-fold 1), 15% log-uniform over .002 to 80."""
     log_normal = (math.log(centre) + torch.randn(n, generator=generator)).exp()
     low, high = math.log(0.002), math.log(80)
@@ -177,7 +177,7 @@ class Trainer:
     gamma = 6.94
 
     def __init__(
-        self, seed: int, lr: float, decay_after: int, warm_up: int = 100, network=PhotoUNet, centre: float = 0.25
+        self, seed: int, lr: float, decay_after: int, warm_up: int = 100, network=PhotoUNet, centre: float = 0.35
     ) -> None:
         torch.manual_seed(seed)
         self.lr, self.decay_after, self.warm_up = lr, decay_after, warm_up
