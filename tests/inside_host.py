@@ -44,11 +44,17 @@ class Host:
         logging.getLogger().setLevel(level)
 
     def call(self, node_id: str, **inputs: Any) -> Any:
-        """The outputs of a node, or its only output; under inference mode, as every prompt runs."""
+        """The outputs of a node, or its only output; under inference mode, as every prompt runs.
+
+        Inputs of V3 nodes that are left out have their default.
+        """
         node = self.nodes.NODE_CLASS_MAPPINGS[node_id]
         with torch.inference_mode():
             if hasattr(node, "GET_SCHEMA"):
-                outputs = node.execute(**inputs).result
+                asked = {item.id: item for item in node.GET_SCHEMA().inputs if not item.optional}
+                defaults = {key: getattr(item, "default", None) for key, item in asked.items()}
+                defaults = {key: value for key, value in defaults.items() if value is not None}
+                outputs = node.execute(**{**defaults, **inputs}).result
             else:
                 outputs = getattr(node(), node.FUNCTION)(**inputs)
         return outputs[0] if len(outputs) == 1 else outputs

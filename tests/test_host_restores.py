@@ -104,7 +104,9 @@ def test_an_interrupt_ends_within_one_model_call(host, parts):
     model, _, conditioning, guidance = parts
     calls = []
     counted = model.clone()
-    counted.set_model_unet_function_wrapper(lambda apply, p: calls.append(1) or apply(p["input"], p["timestep"], **p["c"]))
+    counted.set_model_unet_function_wrapper(
+        lambda apply, call: calls.append(1) or apply(call["input"], call["timestep"], **call["c"])
+    )
     sampler = host.call("PosteriorGuidedDDIM", amount=0.0, noise_rule="eta", guidance=failing(guidance, "interrupt"))
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         host.sample(counted, sampler, SIGMAS, host.latent(1, 4, 8, 8), conditioning)
