@@ -8,9 +8,11 @@ from comfy_api.latest import io, ui
 from ..host.solve import start_picture
 from ..operators.errors import Refusal
 from ..operators.measurement import Measurement as Measured
-from ..operators.noise import GaussianNoise
+from ..operators.measurement import combine, require_finite
+from ..operators.noise import GaussianNoise, Noise, PoissonNoise
+from ..operators.noise_level import noise_level
 from ..photos import DAMAGES, PHOTOS, load_damage, load_photo
-from .sockets import Measurement, Operator, picture, planes
+from .sockets import Measurement, Operator, hole, picture, planes
 
 CATEGORY = "posterior/measurement"
 
@@ -21,6 +23,26 @@ def sigma_input(default: float) -> io.Float.Input:
         tooltip="Noise in the measurement: standard deviation, where black is 0 and white is 1. "
         "0 is clean, 0.02 a good photo, 0.1 a grainy one. Start with 0.02.",
     )  # fmt: skip
+
+
+def more_noise_inputs() -> list[io.Input]:
+    return [
+        io.Float.Input(
+            "gain", default=0.0, min=0.0, max=1.0, step=0.001, round=False, optional=True,
+            tooltip="Photon noise: brightness of one photon, where white is 1. 0 is none, 0.001 a good sensor, 0.05 very "
+            "little light. It comes on top of sigma_y. Start with 0.",
+        ),
+        io.Mask.Input(
+            "noise_map", optional=True,
+            tooltip="Where the measurement is noisier: standard deviation as grey, black 0 and white 1, on top of sigma_y. "
+            "Same size as the measurement.",
+        ),
+    ]  # fmt: skip
+
+
+def noise_model(sigma_y: float, gain: float, noise_map) -> Noise:
+    noise = PoissonNoise(gain, sigma_y) if gain > 0 else GaussianNoise(sigma_y)
+    return noise if noise_map is None else noise.widened(hole(noise_map))
 
 
 def measurement_output() -> io.Output:
@@ -39,14 +61,15 @@ class ObserveNode(io.ComfyNode):
                 io.Image.Input("image", tooltip="The damaged picture as it is."),
                 Operator.Input("operator", tooltip="What happened to it."),
                 sigma_input(0.02),
+                *more_noise_inputs(),
             ],
             outputs=[measurement_output()],
         )
 
     @classmethod
-    def execute(cls, image, operator, sigma_y) -> io.NodeOutput:
+    def execute(cls, image, operator, sigma_y, gain=0.0, noise_map=None) -> io.NodeOutput:
         with torch.inference_mode(False):
-            return io.NodeOutput(Measured.observe(operator, planes(image), GaussianNoise(sigma_y)))
+            return io.NodeOutput(Measured.observe(operator, planes(image), noise_model(sigma_y, gain, noise_map)))
 
 
 class SimulateNode(io.ComfyNode):
@@ -65,14 +88,83 @@ class SimulateNode(io.ComfyNode):
                     "seed", default=0, min=0, max=2**53, control_after_generate=False,
                     tooltip="Chooses the noise; the same number gives the same noise. Start with 0.",
                 ),
+                *more_noise_inputs(),
             ],
             outputs=[measurement_output()],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, image, operator, sigma_y, seed) -> io.NodeOutput:
+    def execute(cls, image, operator, sigma_y, seed, gain=0.0, noise_map=None) -> io.NodeOutput:
         with torch.inference_mode(False):
-            return io.NodeOutput(Measured.simulate(operator, planes(image), GaussianNoise(sigma_y), seed))
+            noise = noise_model(sigma_y, gain, noise_map)
+            return io.NodeOutput(Measured.simulate(operator, planes(image), noise, seed))
+
+
+class CombineNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorCombine",
+            display_name="Combine Measurements",
+            category=CATEGORY,
+            description="Two measurements of one picture as one: two exposures, a blurred and a noisy shot.",
+            inputs=[
+                Measurement.Input("first", tooltip="One measurement."),
+                Measurement.Input("second", tooltip="Another one of the same picture. Put several nodes in a row for more."),
+            ],
+            outputs=[measurement_output()],
+        )
+
+    @classmethod
+    def execute(cls, first, second) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            return io.NodeOutput(combine([first, second]))
+
+
+class PreviewMeasurementNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorPreviewMeasurement",
+            display_name="Preview Measurement",
+            category=CATEGORY,
+            description="A picture of any measurement: the damaged photo as it is, frequencies and sensing coefficients "
+            "by their strength on a logarithmic scale.",
+            inputs=[Measurement.Input("measurement", tooltip="What was seen.")],
+            outputs=[io.Image.Output("image", display_name="image", tooltip="What was seen, for the eye.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, measurement) -> io.NodeOutput:
+        image = picture(measurement.picture())
+        return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
+
+
+class EstimateNoiseNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorEstimateNoise",
+            display_name="Estimate Noise Level",
+            category=CATEGORY,
+            description="How noisy a picture is: the sigma_y for Observe. For even, grainy noise; noise that was "
+            "enlarged, blurred or compressed is underestimated.",
+            inputs=[io.Image.Input("image", tooltip="The noisy picture, at least 64 x 64 pixels, not resized.")],
+            outputs=[
+                io.Float.Output("sigma_y", display_name="sigma_y", tooltip="Standard deviation, white is 1; mean of a batch."),
+                io.String.Output("report", display_name="report", tooltip="The level of each picture."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, image) -> io.NodeOutput:
+        x = planes(image)
+        require_finite(x)
+        levels = noise_level(x)
+        report = f"noise level {', '.join(f'{level:.4f}' for level in levels.tolist())} (white is 1)"
+        return io.NodeOutput(levels.mean().item(), report, ui=ui.PreviewText(report))
 
 
 class BackProjectionNode(io.ComfyNode):
@@ -84,7 +176,7 @@ class BackProjectionNode(io.ComfyNode):
             category=CATEGORY,
             description="The simplest picture that a measurement allows, without any model: a baseline and a preview.",
             inputs=[
-                Measurement.Input("measurement"),
+                Measurement.Input("measurement", tooltip="What was seen."),
                 io.Combo.Input(
                     "kind", options=["back-projection", "smooth"], default="back-projection",
                     tooltip="back-projection: A^+ y, holes stay black. smooth: holes are filled and blur undone gently. "
@@ -110,11 +202,15 @@ class MeasurementFitNode(io.ComfyNode):
             "above 1 misses data, well below 1 fits the noise.",
             inputs=[
                 io.Image.Input("image", tooltip="Any picture of the measurement's size."),
-                Measurement.Input("measurement"),
+                Measurement.Input("measurement", tooltip="What was seen."),
             ],
             outputs=[
                 io.Float.Output("fit", display_name="fit", tooltip="RMS of (y - A x) / sigma_y; with sigma_y = 0 the RMS."),
                 io.String.Output("report", display_name="report", tooltip="The same in words."),
+                io.Image.Output(
+                    "residual", display_name="residual",
+                    tooltip="y - A x: grey is agreement, black and white are four sigma_y off (at least 1/16).",
+                ),
             ],
             is_output_node=True,
         )
@@ -128,14 +224,19 @@ class MeasurementFitNode(io.ComfyNode):
                 f"The picture is {x.shape[3]} x {x.shape[2]} and the measurement speaks of {width} x {height}; "
                 "give a picture of that size."
             )
+        if len(x) != len(measurement.y) and 1 not in (len(x), len(measurement.y)):
+            raise Refusal(
+                f"There are {len(x)} pictures and the measurement has {len(measurement.y)}; give one, or one for each."
+            )
         rms = measurement.residual_rms(x)
         report = f"residual RMS {', '.join(f'{value:.4g}' for value in rms.tolist())}"
         value = rms.mean().item()
-        if bool((torch.as_tensor(measurement.noise.sigma) > 0).all()):
+        if measurement.noisy:
             fit = measurement.fit(x)
             value = fit.mean().item()
             report = f"fit {', '.join(f'{each:.3f}' for each in fit.tolist())} (residual / noise; near 1 is a fit), {report}"
-        return io.NodeOutput(value, report, ui=ui.PreviewText(report))
+        residual = picture(measurement.residual_picture(x))
+        return io.NodeOutput(value, report, residual, ui=ui.PreviewText(report))
 
 
 class ExamplePhotoNode(io.ComfyNode):
@@ -166,4 +267,7 @@ class ExamplePhotoNode(io.ComfyNode):
         return io.NodeOutput(load_photo(photo, size), load_damage(damage, size))
 
 
-NODES = [ObserveNode, SimulateNode, BackProjectionNode, MeasurementFitNode, ExamplePhotoNode]
+NODES = [
+    ObserveNode, SimulateNode, CombineNode, PreviewMeasurementNode, BackProjectionNode, MeasurementFitNode,
+    EstimateNoiseNode, ExamplePhotoNode,
+]  # fmt: skip

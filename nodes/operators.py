@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import torch
 from comfy_api.latest import io
 
-from ..operators import kernels
-from ..operators.convolution import CircularConvolution
+from ..operators.compose import compose
 from ..operators.identity import Identity
-from ..operators.inpainting import Inpainting
-from .sockets import Operator, hole
-
-CATEGORY = "posterior/operators"
+from . import operators_blur, operators_colour, operators_mask, operators_scale, operators_sensing
+from .operator_schema import operator_schema
+from .sockets import Operator
 
 
 class IdentityNode(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="PosteriorIdentity",
-            display_name="Noise Only",
-            category=CATEGORY,
-            description="The picture is all there, but noisy. Solving removes the noise.",
-            outputs=[Operator.Output("operator", display_name="operator", tooltip="What happened to the picture.")],
+        return operator_schema(
+            "PosteriorIdentity", "Noise Only", "The picture is all there, but noisy. Solving removes the noise."
         )
 
     @classmethod
@@ -30,47 +23,27 @@ class IdentityNode(io.ComfyNode):
         return io.NodeOutput(Identity())
 
 
-class InpaintingNode(io.ComfyNode):
+class ComposeNode(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="PosteriorInpainting",
-            display_name="Inpainting (Mask)",
-            category=CATEGORY,
-            description="Some pixels are lost: scratches, text, an object to remove. The mask marks what to fill in.",
-            inputs=[
-                io.Mask.Input("mask", tooltip="White marks what is lost. Same size as the picture; soft edges count as lost."),
+        return operator_schema(
+            "PosteriorCompose",
+            "One After the Other",
+            "Two things happened to the picture, one after the other: first blurred, then saved as JPEG.",
+            [
+                Operator.Input("first", tooltip="What happened first."),
+                Operator.Input("second", tooltip="What happened to the result of that."),
             ],
-            outputs=[Operator.Output("operator", display_name="operator", tooltip="What happened to the picture.")],
         )
 
     @classmethod
-    def execute(cls, mask) -> io.NodeOutput:
-        with torch.inference_mode(False):
-            return io.NodeOutput(Inpainting(hole(mask)))
+    def execute(cls, first, second) -> io.NodeOutput:
+        return io.NodeOutput(compose(second, first))
 
 
-class GaussianBlurNode(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return io.Schema(
-            node_id="PosteriorGaussianBlur",
-            display_name="Gaussian Blur",
-            category=CATEGORY,
-            description="The picture is out of focus in a soft, even way.",
-            inputs=[
-                io.Float.Input(
-                    "sigma", default=2.0, min=0.1, max=50.0, step=0.1,
-                    tooltip="Radius of the blur (standard deviation) in pixels. Start with 2; too large gives ringing.",
-                ),
-            ],
-            outputs=[Operator.Output("operator", display_name="operator", tooltip="What happened to the picture.")],
-        )
-
-    @classmethod
-    def execute(cls, sigma) -> io.NodeOutput:
-        with torch.inference_mode(False):
-            return io.NodeOutput(CircularConvolution(kernels.gaussian(sigma)))
-
-
-NODES = [IdentityNode, InpaintingNode, GaussianBlurNode]
+NODES = [
+    IdentityNode,
+    *(node for family in (operators_mask, operators_blur, operators_scale, operators_colour, operators_sensing)
+      for node in family.NODES),
+    ComposeNode,
+]  # fmt: skip

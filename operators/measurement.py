@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from .compose import compose
 from .diagonal import Weight
 from .errors import Refusal
 from .noise import ROUNDING, GaussianNoise, Noise
+from .stack import stack
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Measurement:
         y = operator.read(image)
         operator.check(operator.image_shape(y.shape))
         require_batch(operator, len(y))
+        noise.check(tuple(y.shape))
         return cls._of(operator, y, noise)
 
     @classmethod
@@ -52,6 +55,7 @@ class Measurement:
         operator.check(tuple(image.shape[1:]))
         require_batch(operator, len(image))
         clean = operator.forward(image)
+        noise.check(tuple(clean.shape))
         spread = operator.spread(clean)
         total = noise if spread is None else noise.widened(spread)
         return cls._of(operator, total.sample(clean, seed), noise)
@@ -90,6 +94,22 @@ class Measurement:
         weight = 1 / deviation.clamp_min(ROUNDING)
         return Measurement(compose(Weight(weight), self.operator), weight * self.y, GaussianNoise(1.0))
 
+    def picture(self) -> Tensor:
+        """y for the eye: `B 3 H W` in [0, 1]."""
+        return self._show(self.y)
+
+    def residual_picture(self, x: Tensor) -> Tensor:
+        """y - A(x) for the eye: grey is agreement, black and white are four standard deviations off, at least 1/16."""
+        residual = self.residual(x)
+        if not self.operator.pictorial:
+            return self._show(residual)
+        deviation = torch.as_tensor(self.noise.deviation(self.y - residual)).clamp_min(1 / 64)
+        return self._show(0.5 + residual / (8 * deviation))
+
+    def _show(self, y: Tensor) -> Tensor:
+        view = self.operator.picture(y).clamp(0, 1)
+        return view.expand(-1, 3, -1, -1) if view.shape[1] == 1 else view
+
     def residual_rms(self, x: Tensor) -> Tensor:
         """Root mean square of the residual over what was measured, per sample, in image units."""
         return self._rms(self.residual(x))
@@ -110,6 +130,28 @@ class Measurement:
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Measurement:
         return moved(self, device, dtype)
+
+
+def combine(measurements: Sequence[Measurement]) -> Measurement:
+    """Several measurements of one picture as one.
+
+    Noise of one level stays so; any other becomes Gaussian noise with the deviation that each y suggests.
+
+    Raises:
+        Refusal: when they speak of pictures of different size, or of different numbers of pictures.
+    """
+    batches = {len(each.y) for each in measurements} - {1}
+    if len(batches) > 1:
+        raise Refusal(
+            f"The measurements hold {' and '.join(map(str, sorted(batches)))} pictures; give the same number to each."
+        )
+    operator = stack([each.operator for each in measurements], [tuple(each.y.shape[1:]) for each in measurements])
+    y = operator.join([each.y for each in measurements])
+    deviations = [torch.as_tensor(each.noise.deviation(each.y), dtype=each.y.dtype) for each in measurements]
+    if all(d.numel() == 1 and d.item() == deviations[0].item() for d in deviations):
+        return Measurement(operator, y, measurements[0].noise)
+    levels = [d.to(m.y).expand(m.y.shape) for d, m in zip(deviations, measurements, strict=True)]
+    return Measurement(operator, y, GaussianNoise(operator.join(levels)))
 
 
 def require_batch(operator: Operator, pictures: int) -> None:

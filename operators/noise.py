@@ -31,7 +31,12 @@ def standard_normal(like: Tensor, generators: list[torch.Generator]) -> Tensor:
 
 
 class Noise(ABC):
-    """p(y given A(x)). Residuals are r = y - A(x); all are in image units and of the shape of y, `B ...`."""
+    """p(y given A(x)), with independent Gaussian noise of standard deviation `sigma` as a part of it.
+
+    Residuals are r = y - A(x); all numbers are in image units, all tensors of the shape of y, `B ...`.
+    """
+
+    sigma: float | Tensor
 
     @abstractmethod
     def sample(self, clean: Tensor, seed: int) -> Tensor:
@@ -48,6 +53,17 @@ class Noise(ABC):
     @abstractmethod
     def score(self, residual: Tensor, y: Tensor | None = None) -> Tensor:
         """Gradient of the log-likelihood with respect to A(x)."""
+
+    def check(self, measurement_shape: tuple[int, ...]) -> None:
+        """Refuses a noise map that does not fit a measurement of shape `B ...`."""
+        shape = tuple(getattr(self.sigma, "shape", ()))
+        try:
+            fits = torch.broadcast_shapes(shape, measurement_shape) == measurement_shape
+        except RuntimeError:
+            fits = False
+        if not fits:
+            there, here = (" x ".join(map(str, reversed(sizes[2:]))) for sizes in (shape, measurement_shape))
+            raise Refusal(f"The noise map is {there} and the measurement {here}; make both the same size.")
 
     @abstractmethod
     def widened(self, spread: Tensor) -> Noise:
