@@ -47,12 +47,12 @@ class LGDMC(Guidance):
         measurement, spread = self.measurement, state.spread(self.deviation) ** 0.5
         generators = sample_generators(self.seed * 100003 + state.index, x0.shape[0])
         points = [state.x0 + spread * standard_normal(x0, generators) for _ in range(self.draws)]
-        residuals = [measurement.residual(x) for x in points]
-        weights = torch.stack([measurement.noise.log_likelihood(r, measurement.y) for r in residuals]).softmax(0)
-        weights = weights.reshape(*weights.shape, *[1] * (residuals[0].ndim - 1))
-        length = sample_norm(sum(w * r for w, r in zip(weights, residuals, strict=True)))
-        lifted = sum(
-            measurement.operator.vjp(x, w * r / length) for x, w, r in zip(points, weights, residuals, strict=True)
-        )
+        logs = [measurement.noise.log_likelihood(measurement.residual(x), measurement.y) for x in points]
+        mean, lifted = 0.0, 0.0
+        for x, weight in zip(points, torch.stack(logs).softmax(0), strict=True):
+            residual = measurement.residual(x)
+            residual = weight.reshape(-1, *[1] * (residual.ndim - 1)) * residual
+            mean, lifted = mean + residual, lifted + measurement.operator.vjp(x, residual)
+        ascent = state.pull_back(lifted / sample_norm(mean).reshape(-1, 1, 1, 1), self.jacobian)
         paper = 2 / state.t.scale**2  # the units of DPS
-        return Estimate(x0, self.zeta * paper * state.t.norm * state.pull_back(lifted, self.jacobian))
+        return Estimate(x0, self.zeta * paper * state.t.norm * ascent)

@@ -58,9 +58,9 @@ class PiGDMNode(io.ComfyNode):
             "Pseudo-inverse guidance: knows how uncertain the model is at each step, so it needs few steps. For linear "
             "damage, clean or noisy, and for JPEG.",
             io.Combo.Input(
-                "form", options=["denoiser", "published"], default="denoiser",
-                tooltip="denoiser: the gradient as it follows from the formula, for any sampler. published: with the "
-                "paper's own weight, after the step. Start with denoiser.",
+                "form", options=["published", "denoiser"], default="published",
+                tooltip="published: with the paper's weight, steady. denoiser: the formula itself, for studies and for the "
+                "host's samplers. Start with published.",
             ),
             deviation_input(),
             jacobian_input(),
@@ -68,7 +68,7 @@ class PiGDMNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, measurement, form, deviation, jacobian, guidance=None, vae=None) -> io.NodeOutput:
-        method = PiGDM if form == "denoiser" else PiGDMPublished
+        method = PiGDMPublished if form == "published" else PiGDM
         return chain(lambda: method(measurement, deviation, jacobian == "exact"), guidance, vae)
 
 

@@ -1,0 +1,117 @@
+"""The guidance nodes in the host: defaults that help, pages that explain, refusals that say what to do."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from posterior.operators.errors import Refusal
+from posterior.operators.jpeg import JPEG
+
+SIZE = 8
+NODES = [
+    "PosteriorAutoGuidance", "PosteriorDPS", "PosteriorLGDMC", "PosteriorMPGD", "PosteriorDSG", "PosteriorMCG",
+    "PosteriorDDNM", "PosteriorDiffPIR", "PosteriorPiGDM", "PosteriorMomentMatching", "PosteriorDDRM", "PosteriorSNIPS",
+    "PosteriorDDS", "PosteriorNoisedProjection", "PosteriorScoreALD", "PosteriorGeneralGuidance",
+]  # fmt: skip
+OWNERS = {"PosteriorDSG", "PosteriorMCG", "PosteriorDDRM", "PosteriorNoisedProjection"}
+DOCS = Path(__file__).parent.parent / "web" / "docs"
+
+
+@pytest.fixture(scope="module")
+def gaussian(host):
+    """A Gaussian pixel MODEL."""
+    images = torch.rand(6, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(0))
+    return host.call("PosteriorGaussianPrior", images=images, floor=0.05)
+
+
+@pytest.fixture(scope="module")
+def measurement(host):
+    mask = torch.zeros(1, SIZE, SIZE)
+    mask[..., SIZE // 2 :] = 1
+    picture = torch.rand(1, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(0))
+    operator = host.call("PosteriorInpainting", mask=mask)
+    return host.call("PosteriorObserve", image=picture, operator=operator, sigma_y=0.02)
+
+
+@pytest.fixture(scope="module")
+def sigmas():
+    return torch.cat([torch.logspace(math.log10(20), -2, 24), torch.zeros(1)])
+
+
+def schema(host, node_id: str):
+    return host.nodes.NODE_CLASS_MAPPINGS[node_id].GET_SCHEMA()
+
+
+def guides(host, node_id: str, measurement, **inputs):
+    """The guidance of a node with its default inputs."""
+    defaults = {i.id: i.default for i in schema(host, node_id).inputs if getattr(i, "default", None) is not None}
+    outputs = host.call(node_id, measurement=measurement, **{**defaults, **inputs})
+    return outputs[0] if node_id == "PosteriorAutoGuidance" else outputs
+
+
+def sampled(host, model, sigmas, guidance=()) -> torch.Tensor:
+    sampler = host.call("PosteriorGuidedDDIM", amount=1.0, noise_rule="eta", guidance=guidance)
+    return host.sample(model, sampler, sigmas, host.latent(1, 3, SIZE, SIZE))[0]
+
+
+def residual(measurement, samples: torch.Tensor) -> float:
+    return measurement.residual_rms((samples + 1) / 2).item()
+
+
+@pytest.mark.parametrize("node_id", NODES)
+def test_defaults_bring_the_picture_to_the_measurement(host, gaussian, measurement, sigmas, node_id):
+    unguided = residual(measurement, sampled(host, gaussian, sigmas))
+    guided = residual(measurement, sampled(host, gaussian, sigmas, guides(host, node_id, measurement)))
+    assert guided < 0.5 * unguided
+
+
+@pytest.mark.parametrize("node_id", NODES)
+def test_works_in_the_hosts_samplers_or_says_where_it_does(host, gaussian, measurement, sigmas, node_id):
+    guidance = guides(host, node_id, measurement)
+    if node_id in OWNERS:
+        with pytest.raises(Refusal, match="Guided DDIM Sampler"):
+            host.call("PosteriorApplyGuidance", model=gaussian, guidance=guidance)
+        return
+    model = host.call("PosteriorApplyGuidance", model=gaussian, guidance=guidance)
+    plain, guided = (host.sample(m, "euler", sigmas, host.latent(1, 3, SIZE, SIZE))[0] for m in (gaussian, model))
+    assert residual(measurement, guided) < 0.7 * residual(measurement, plain)
+
+
+def test_timing_of_strength_zero_is_no_guidance(host, gaussian, measurement, sigmas):
+    guidance = guides(host, "PosteriorMCG", measurement, guidance=guides(host, "PosteriorDDNM", measurement))
+    timed = host.call(
+        "PosteriorGuidanceTiming", guidance=guidance, strength=0.0, start=0.0, end=1.0, every=1, schedule="constant"
+    )
+    assert len(timed) == 2 and [guide.block.label for guide in timed] == ["DDNM", "MCG"]
+    assert torch.equal(sampled(host, gaussian, sigmas), sampled(host, gaussian, sigmas, timed))
+
+
+def test_auto_says_what_it_picked(host, measurement):
+    picked, report = host.call("PosteriorAutoGuidance", measurement=measurement, steps=20)
+    assert picked[0].block.label in report and "because" in report
+
+
+def test_needs_are_refused_before_sampling(host):
+    measured = host.call("PosteriorObserve", image=torch.rand(1, 16, 16, 3), operator=JPEG(20), sigma_y=0.0)
+    for node_id in ("PosteriorDDNM", "PosteriorDDRM", "PosteriorMomentMatching", "PosteriorDDS"):
+        with pytest.raises(Refusal, match="needs"):
+            guides(host, node_id, measured)
+    assert guides(host, "PosteriorPiGDM", measured)  # a JPEG has a generalised inverse
+    with pytest.raises(Refusal, match="before it starts"):
+        host.call(
+            "PosteriorGuidanceTiming", guidance=(), strength=1.0, start=0.8, end=0.2, every=1, schedule="constant"
+        )
+
+
+@pytest.mark.parametrize("node_id", [*NODES, "PosteriorGuidanceTiming"])
+def test_every_node_explains_itself(host, node_id):
+    found = schema(host, node_id)
+    page = (DOCS / f"{node_id}.md").read_text(encoding="utf-8")
+    assert found.display_name in page and "https://" in page or node_id == "PosteriorGuidanceTiming"
+    for each in found.inputs:
+        assert each.tooltip, each.id
+        assert f"**{each.id}**" in page, each.id
