@@ -35,12 +35,12 @@ def main() -> int:
 
 
 def demo(env: environment.Environment, options: argparse.Namespace, rest: list[str]) -> int:
+    _need(env, "skimage", "scikit-image", "the baselines of the demo")
     return _run(env, "tools/package.py", "posterior.tools.demo", *rest)
 
 
 def test(env: environment.Environment, options: argparse.Namespace, rest: list[str]) -> int:
-    if subprocess.run([str(env.python), "-c", "import pytest"], capture_output=True).returncode:
-        raise Failure(f"{env.python} has no pytest: install tools/requirements-dev.txt there, or omit --comfyui.")
+    _need(env, "pytest", "pytest", "the tests")
     return _run(env, "-m", "pytest", *rest)
 
 
@@ -56,6 +56,16 @@ def serve(env: environment.Environment, options: argparse.Namespace, rest: list[
 
 def bench(env: environment.Environment, options: argparse.Namespace, rest: list[str]) -> int:
     return _run(env, "tools/package.py", f"posterior.benchmarks.{options.name}", *rest)
+
+
+def _need(env: environment.Environment, module: str, package: str, what: str) -> None:
+    """Refuse a ComfyUI whose Python lacks what ours brings along."""
+    code = f"import importlib.util as u; raise SystemExit(u.find_spec({module!r}) is None)"
+    if subprocess.run([str(env.python), "-c", code], capture_output=True).returncode:
+        raise Failure(
+            f"{env.python} has no {package}, which {what} need: install tools/requirements-dev.txt there, "
+            "or omit --comfyui."
+        )
 
 
 def _run(env: environment.Environment, *arguments: str) -> int:

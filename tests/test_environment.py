@@ -83,6 +83,15 @@ def test_missing_comfyui(tmp_path):
     assert says(dev("serve", COMFYUI_PATH=str(tmp_path)), "main.py is missing there")
 
 
+def test_a_comfyui_without_our_extras(tmp_path):
+    (tmp_path / "main.py").touch()
+    python = environment._python(tmp_path / "venv")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    assert python.exists()
+    assert says(dev("demo", "--comfyui", str(tmp_path)), "has no scikit-image, which the baselines of the demo need")
+    assert says(dev("test", "--comfyui", str(tmp_path)), "has no pytest, which the tests need")
+
+
 def test_missing_benchmark():
     assert says(dev("bench", "nothing"), "There is no benchmarks/nothing.py")
 
