@@ -55,6 +55,7 @@ def page(server: Any, chromium: Any) -> Iterator[Any]:
     context = chromium.new_context(viewport={"width": 1600, "height": 1000})
     context.set_default_timeout(60_000)
     page = context.new_page()
+    server.post("/settings/Comfy.TutorialCompleted", True)  # else the templates open by themselves, some time later
     page.goto(server.url)
     page.wait_for_function("window.app?.graph && window.app.extensionManager && window.app.vueAppReady")
     yield page

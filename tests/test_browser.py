@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from posterior.tools.server import CLONE, Server
 from posterior.tools.workflow import to_prompt
@@ -67,3 +69,102 @@ def test_reroutes_primitives_muted_and_bypassed_nodes(server: Server, page: Any)
     ours = to_prompt(workflow, server.object_info())
     assert ours == frontend_prompt(page, workflow)
     assert ours["4"]["inputs"] == {"image": ["1", 0], "upscale_method": "area", "scale_by": 1.5}
+
+
+#: what the frontend complains about on any host: its own cloud, out of reach here, files that no user has yet, and
+#: help pages in the user's language, which it asks for first
+FRONTENDS_OWN = ("api.comfy.org", "/userdata", "/user.css", "/favicon", "/en.md")
+
+
+@pytest.fixture
+def errors(page: Any) -> list[str]:
+    """Console errors and uncaught exceptions of the page from here on."""
+    seen: list[str] = []
+
+    def note(text: str) -> None:
+        if not any(part in text for part in FRONTENDS_OWN):
+            seen.append(text)
+
+    page.on("console", lambda message: message.type == "error" and note(f"{message.text} {message.location['url']}"))
+    page.on("pageerror", lambda error: note(str(error)))
+    return seen
+
+
+def open_template(page: Any, name: str) -> Any:
+    """Opens one of our templates as a user does: Templates, the pack's name, the card. Gives the dialog."""
+    page.get_by_role("button", name="Templates").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("posterior", exact=True).click()
+    card = dialog.get_by_test_id(f"template-workflow-{name}")
+    page.wait_for_function("image => image.naturalWidth > 0", arg=card.locator("img").first.element_handle())
+    card.click()
+    page.wait_for_function("app.graph._nodes.some(node => node.type === 'SaveImage')")
+    return dialog
+
+
+def test_a_workflow_runs_from_the_template_browser(server: Server, page: Any, errors: list[str]):
+    dialog = open_template(page, "denoise_photo")
+    dialog.wait_for(state="hidden")  # the templates close, and no dialog of missing nodes or models takes their place
+    unknown = "app.graph._nodes.filter(node => !(node.type in LiteGraph.registered_node_types)).map(node => node.type)"
+    assert page.evaluate(unknown) == []
+
+    page.evaluate(
+        """() => {
+            window.seen = [];
+            const note = () => seen.push(...app.graph._nodes.map(node => node.progress).filter(Number.isFinite));
+            setInterval(note, 20);
+        }"""
+    )
+    page.get_by_test_id("queue-button").get_by_role("button").first.click()
+    pictures = "app.graph._nodes.filter(node => node.type === 'SaveImage').map(node => node.imgs?.[0])"
+    arrived = f"{pictures}.every(image => image?.complete && image.naturalWidth)"
+    page.wait_for_function(arrived, timeout=300_000)
+    assert any(0 < progress < 1 for progress in page.evaluate("seen")), "no node showed how far it is"
+    dialog.wait_for(state="hidden")
+
+    repaired = page.evaluate("app.graph._nodes.find(node => node.title === 'Repaired').id")
+    (prompt,) = server.get("/history?max_items=1").values()
+    (file,) = server.images({"": prompt["outputs"][str(repaired)]})
+    truth = Image.open(io.BytesIO(file)).convert("RGBA")
+    assert bytes(page.evaluate(PIXELS, repaired)) == truth.tobytes()
+
+    clip = page.evaluate(SHOW, repaired)
+    colours = Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB").getcolors(2**24)
+    assert len(colours) > 1000, "the canvas does not show the picture"  # without one there are some tens of grays
+    assert errors == []
+
+
+#: the pixels of a node's picture, R G B A
+PIXELS = """
+identity => {
+    const [image] = app.graph.getNodeById(identity).imgs;
+    const context = new OffscreenCanvas(image.naturalWidth, image.naturalHeight).getContext("2d");
+    context.drawImage(image, 0, 0);
+    return [...context.getImageData(0, 0, image.naturalWidth, image.naturalHeight).data];
+}
+"""
+#: moves a node to the middle of the canvas, in its own size; gives where it is on the page
+SHOW = """
+identity => {
+    const node = app.graph.getNodeById(identity), {ds} = app.canvas, [x, y] = [500, 300];
+    app.canvas.deselectAll();
+    [ds.scale, ds.offset] = [1, [x - node.pos[0], y - node.pos[1]]];
+    app.canvas.draw(true, true);
+    const canvas = app.canvas.canvas.getBoundingClientRect();
+    return {x: canvas.x + x, y: canvas.y + y, width: node.size[0], height: node.size[1]};
+}
+"""
+
+
+def test_the_help_panel_shows_our_page(page: Any, errors: list[str]):
+    page.evaluate(
+        """() => {
+            const node = LiteGraph.createNode("PosteriorPhotoPrior");
+            app.graph.add(node);
+            app.canvas.selectNode(node);
+            app.canvas.centerOnNode(node);
+        }"""
+    )
+    page.get_by_test_id("info-button").click()
+    page.get_by_text("It knows texture and edges, not objects").wait_for()
+    assert errors == []

@@ -1,9 +1,10 @@
 """Makes a shared workflow: an API prompt goes through the real frontend, which lays it out as a graph and saves it.
 
-    python tools/package.py posterior.tools.draw PROMPT.json workflows/NAME.json --note NOTE.md --thumbnail NODE
+    python tools/package.py posterior.tools.draw PROMPT.json workflows/NAME.json --note NOTE.md --thumbnail NODE [NODE]
 
 The prompt is the server's own form, with titles in `_meta`. The graph is run once, and the first picture of the node
-named by --thumbnail becomes workflows/NAME.jpg. From then on the workflow file is the source: change it in the editor.
+named by --thumbnail becomes workflows/NAME.jpg; of two nodes the left half of one and the right half of the other, as
+before and after. From then on the workflow file is the source: change it in the editor.
 """
 
 from __future__ import annotations
@@ -21,45 +22,53 @@ from . import environment
 from .server import Server
 from .workflow import to_prompt
 
-#: columns by the longest way from a source; within a column in the order of the prompt
+#: columns by the longest way from a source, within a column in the order of the prompt; pictures at the right, in pairs
 LAYOUT = """
 async ({prompt, note}) => {
     await app.loadApiJson(prompt, "workflow");
-    const graph = app.graph, gap = 50, depth = {};
+    const graph = app.graph, gap = 50, title = 30, depth = {};
+    const isPicture = node => /^(Preview|Save)Image|PreviewMeasurement/.test(node.type);
     const links = node => (node.inputs ?? []).map(slot => graph.links.get(slot.link)).filter(Boolean);
+    const targets = node => (node.outputs ?? []).flatMap(slot => slot.links ?? [])
+        .map(id => graph.getNodeById(graph.links.get(id).target_id));
     const deep = node => depth[node.id] ??=
         Math.max(0, ...links(node).map(link => 1 + deep(graph.getNodeById(link.origin_id))));
-    const far = Math.max(...graph._nodes.map(deep));
+    graph._nodes.forEach(deep);
     // a source stands just left of what it feeds, not at the far left
+    const column = node => links(node).length || !targets(node).length ? depth[node.id]
+        : Math.min(...targets(node).map(target => depth[target.id])) - 1;
+    const columns = [];
     for (const node of graph._nodes) {
-        const targets = (node.outputs ?? []).flatMap(slot => slot.links ?? []).map(id => graph.links.get(id).target_id);
-        node.column = links(node).length || !targets.length ? depth[node.id]
-            : Math.min(...targets.map(id => depth[id])) - 1;
+        node.setSize(isPicture(node) ? [340, 380] : [Math.max(320, node.computeSize()[0]), node.computeSize()[1]]);
+        // another Run gives the same picture again
+        for (const widget of node.widgets ?? [])
+            if (widget.name === "control_after_generate") widget.value = "fixed";
+        if (!isPicture(node)) (columns[column(node)] ??= []).push(node);
     }
-    let x = 0;
-    for (let column = 0; column <= far; column++) {
-        const nodes = graph._nodes.filter(node => node.column === column);
-        let y = 0, width = 0;
+    const pictures = graph._nodes.filter(isPicture);
+    while (pictures.length) columns.push(pictures.splice(0, 2));
+    let x = 0, bottom = 0;
+    for (const nodes of columns.filter(Boolean)) {
+        let y = 0;
         for (const node of nodes) {
-            node.setSize([Math.max(270, node.computeSize()[0]), node.computeSize()[1]]);
-            if (/Preview|SaveImage/.test(node.type)) node.setSize([340, 380]);
             node.pos = [x, y];
-            y += node.size[1] + gap + 30;
-            width = Math.max(width, node.size[0]);
+            y += node.size[1] + gap + title;
         }
-        x += width + gap;
+        x += Math.max(...nodes.map(node => node.size[0])) + gap;
+        bottom = Math.max(bottom, y);
     }
-    graph._nodes.forEach(node => delete node.column);
+    const height = 260;
     if (note) {
         const card = LiteGraph.createNode("MarkdownNote");
         graph.add(card);
         card.title = "How to use this";
         card.widgets[0].value = note;
-        card.pos = [0, -330];
-        card.setSize([720, 270]);
+        card.pos = [0, -height - gap - title];
+        card.setSize([Math.min(x - gap, 1000), height]);
     }
     const saved = graph.serialize();
-    saved.extra = {...saved.extra, ds: {scale: 0.7, offset: [60, 420]}};
+    const scale = Math.min(0.8, 1400 / x, 760 / (bottom + height + gap + 2 * title));  // all of it on a laptop's screen
+    saved.extra = {...saved.extra, ds: {scale, offset: [90 / scale, 130 / scale + height + gap + title]}};
     saved.id = crypto.randomUUID();
     return JSON.parse(JSON.stringify(saved));  // as a file has it: nothing that is undefined
 }
@@ -79,12 +88,26 @@ def draw(server: Server, prompt: dict, note: str) -> dict:
     return workflow
 
 
+def thumbnail(pictures: list[Image.Image]) -> Image.Image:
+    """One picture, or the left half of the first and the right half of the last with a white line between them."""
+    picture = pictures[-1].copy()
+    if len(pictures) > 1:
+        middle, height = picture.width // 2, picture.height
+        before = pictures[0].resize(picture.size, Image.Resampling.NEAREST)
+        picture.paste(before.crop((0, 0, middle, height)), (0, 0))
+        picture.paste("white", (middle, 0, middle + max(1, picture.width // 128), height))
+    if picture.width < 256:  # a card of the template browser is larger
+        picture = picture.resize([side * (384 // picture.width) for side in picture.size], Image.Resampling.BICUBIC)
+    picture.thumbnail((512, 512))
+    return picture
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("prompt", type=Path)
     parser.add_argument("workflow", type=Path)
     parser.add_argument("--note", type=Path, help="a Markdown file that is put beside the graph")
-    parser.add_argument("--thumbnail", help="the id of the node whose picture is the thumbnail")
+    parser.add_argument("--thumbnail", nargs="+", help="ids of the nodes whose pictures make the thumbnail, one or two")
     options = parser.parse_args()
     prompt = json.loads(options.prompt.read_text(encoding="utf-8"))
     note = options.note.read_text(encoding="utf-8") if options.note else ""
@@ -93,10 +116,10 @@ def main() -> None:
         options.workflow.write_text(json.dumps(workflow, indent=1) + "\n", encoding="utf-8")
         if options.thumbnail:
             outputs = server.run(to_prompt(workflow, server.object_info()))
-            picture = server.images({"thumbnail": outputs[options.thumbnail]})[0]
-            image = Image.open(io.BytesIO(picture)).convert("RGB")
-            image.thumbnail((512, 512))
-            image.save(options.workflow.with_suffix(".jpg"), quality=90)
+            pictures = [server.images({identity: outputs[identity]})[0] for identity in options.thumbnail]
+            thumbnail([Image.open(io.BytesIO(picture)).convert("RGB") for picture in pictures]).save(
+                options.workflow.with_suffix(".jpg"), quality=90
+            )
 
 
 if __name__ == "__main__":
