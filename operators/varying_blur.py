@@ -54,10 +54,13 @@ class VaryingBlur(LinearOperator):
         return self._cache.get((*x.shape[-2:], x.dtype, x.device), make)
 
     def forward(self, x: Tensor) -> Tensor:
-        spectrum = self._blur.to_spectrum(self._weights(x) * x[:, :, None])
-        summed = (self._blur.transfer(x) * spectrum).sum(2)
-        return self._blur.from_spectrum(summed, tuple(x.shape[1:])).to(x.dtype)
+        # kernel by kernel: a few planes at a time stay in the processor's cache
+        parts = zip(self._weights(x), self._blur.transfer(x)[0], strict=True)
+        spectrum = sum(transfer * self._blur.to_spectrum(weight * x) for weight, transfer in parts)
+        return self._blur.from_spectrum(spectrum, tuple(x.shape[1:])).to(x.dtype)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        spectrum = self._blur.transfer(y).conj() * self._blur.to_spectrum(y)[:, :, None]
-        return (self._weights(y) * self._blur.from_spectrum(spectrum, tuple(y.shape[1:]))).sum(2).to(y.dtype)
+        spectrum, shape = self._blur.to_spectrum(y), tuple(y.shape[1:])
+        parts = zip(self._weights(y), self._blur.transfer(y)[0], strict=True)
+        x = sum(weight * self._blur.from_spectrum(transfer.conj() * spectrum, shape) for weight, transfer in parts)
+        return x.to(y.dtype)
