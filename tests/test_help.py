@@ -10,7 +10,8 @@ from posterior.tools.workflow import WIDGETS
 
 
 def our_nodes(server: Server) -> dict[str, dict[str, Any]]:
-    return {key: node for key, node in server.object_info().items() if node["python_module"] == "custom_nodes.posterior"}
+    nodes = server.object_info()
+    return {key: node for key, node in nodes.items() if node["python_module"] == "custom_nodes.posterior"}
 
 
 def faults(identity: str, node: dict[str, Any]) -> list[str]:

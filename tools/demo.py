@@ -44,11 +44,13 @@ def hole_baseline(pictures: Pictures, settings: dict[str, Any]) -> tuple[np.ndar
 
 
 def blur_baseline(pictures: Pictures, settings: dict[str, Any]) -> tuple[np.ndarray, None]:
-    """The Wiener filter with the balance that is best for this very picture."""
-    kernel = gaussian(settings["sigma"])[0, 0].numpy()
+    """The Wiener filter with the balance that is best for this very picture; it knows the mirrored edge."""
+    kernel, damaged = gaussian(settings["sigma"])[0, 0].numpy(), pictures["damaged"]
+    height, width, _ = damaged.shape
+    mirrored = np.pad(damaged, ((0, height), (0, width), (0, 0)), "symmetric")  # periodic, as the filter has it
 
     def filtered(balance: float) -> np.ndarray:
-        channels = [wiener(pictures["damaged"][..., c], kernel, balance) for c in range(3)]
+        channels = [wiener(mirrored[..., c], kernel, balance)[:height, :width] for c in range(3)]
         return np.stack(channels, -1).clip(0, 1)
 
     results = [filtered(balance) for balance in np.logspace(-4, 1, 26)]
@@ -64,7 +66,8 @@ JOBS: dict[str, tuple[str, Callable[..., Any]]] = {
 def settings_of(prompt: dict[str, Any]) -> dict[str, Any]:
     """What the workflow says about the damage: the inputs of its photo and operator nodes in one."""
     kinds = ("PosteriorExamplePhoto", "PosteriorInpainting", "PosteriorGaussianBlur")
-    return {key: value for node in prompt.values() if node["class_type"] in kinds for key, value in node["inputs"].items()}
+    nodes = [node["inputs"] for node in prompt.values() if node["class_type"] in kinds]
+    return {key: value for inputs in nodes for key, value in inputs.items()}
 
 
 def run(server: Server, name: str) -> tuple[dict[str, Any], Pictures, dict[str, Any]]:

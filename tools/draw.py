@@ -2,9 +2,9 @@
 
     python tools/package.py posterior.tools.draw PROMPT.json workflows/NAME.json --note NOTE.md --thumbnail NODE [NODE]
 
-The prompt is the server's own form, with titles in `_meta`. The graph is run once, and the first picture of the node
-named by --thumbnail becomes workflows/NAME.jpg; of two nodes the left half of one and the right half of the other, as
-before and after. From then on the workflow file is the source: change it in the editor.
+The prompt is the server's own form, with titles in `_meta`. The graph is run once, and the picture of the node named by
+--thumbnail (a batch as a grid) becomes workflows/NAME.jpg; of two nodes the left half of one and the right half of the
+other, as before and after. From then on the workflow file is the source: change it in the editor.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from . import environment
 from .server import Server
 from .workflow import to_prompt
 
-#: columns by the longest way from a source, within a column in the order of the prompt; pictures at the right, in pairs
+#: columns by the longest way from a source, within a column in the order of the prompt; pictures at the right in pairs,
+#: or below where the graph is so wide that its words could not be read otherwise
 LAYOUT = """
 async ({prompt, note}) => {
     await app.loadApiJson(prompt, "workflow");
@@ -45,10 +47,8 @@ async ({prompt, note}) => {
             if (widget.name === "control_after_generate") widget.value = "fixed";
         if (!isPicture(node)) (columns[column(node)] ??= []).push(node);
     }
-    const pictures = graph._nodes.filter(isPicture);
-    while (pictures.length) columns.push(pictures.splice(0, 2));
     let x = 0, bottom = 0;
-    for (const nodes of columns.filter(Boolean)) {
+    const stack = nodes => {
         let y = 0;
         for (const node of nodes) {
             node.pos = [x, y];
@@ -56,6 +56,14 @@ async ({prompt, note}) => {
         }
         x += Math.max(...nodes.map(node => node.size[0])) + gap;
         bottom = Math.max(bottom, y);
+    };
+    columns.forEach(stack);
+    const pictures = graph._nodes.filter(isPicture);
+    if (x + 195 * pictures.length < 2450)
+        while (pictures.length) stack(pictures.splice(0, 2));
+    else {
+        pictures.forEach((node, index) => node.pos = [390 * index, bottom]);
+        bottom += 380 + gap + title;
     }
     const height = 260;
     if (note) {
@@ -67,7 +75,8 @@ async ({prompt, note}) => {
         card.setSize([Math.min(x - gap, 1000), height]);
     }
     const saved = graph.serialize();
-    const scale = Math.min(0.8, 1400 / x, 760 / (bottom + height + gap + 2 * title));  // all of it on a laptop's screen
+    // all of it on a laptop's screen, but no smaller than can be read
+    const scale = Math.max(0.58, Math.min(0.8, 1400 / x, 760 / (bottom + height + gap + 2 * title)));
     saved.extra = {...saved.extra, ds: {scale, offset: [90 / scale, 130 / scale + height + gap + title]}};
     saved.id = crypto.randomUUID();
     return JSON.parse(JSON.stringify(saved));  // as a file has it: nothing that is undefined
@@ -86,6 +95,16 @@ def draw(server: Server, prompt: dict, note: str) -> dict:
         workflow = page.evaluate(LAYOUT, {"prompt": prompt, "note": note})
         browser.close()
     return workflow
+
+
+def grid(contents: list[bytes]) -> Image.Image:
+    """The pictures of a batch in rows, as many as columns."""
+    pictures = [Image.open(io.BytesIO(content)).convert("RGB") for content in contents]
+    columns, (width, height) = math.ceil(math.sqrt(len(pictures))), pictures[0].size
+    sheet = Image.new("RGB", (columns * width, math.ceil(len(pictures) / columns) * height))
+    for index, picture in enumerate(pictures):
+        sheet.paste(picture, (index % columns * width, index // columns * height))
+    return sheet
 
 
 def thumbnail(pictures: list[Image.Image]) -> Image.Image:
@@ -116,10 +135,8 @@ def main() -> None:
         options.workflow.write_text(json.dumps(workflow, indent=1) + "\n", encoding="utf-8")
         if options.thumbnail:
             outputs = server.run(to_prompt(workflow, server.object_info()))
-            pictures = [server.images({identity: outputs[identity]})[0] for identity in options.thumbnail]
-            thumbnail([Image.open(io.BytesIO(picture)).convert("RGB") for picture in pictures]).save(
-                options.workflow.with_suffix(".jpg"), quality=90
-            )
+            pictures = [grid(server.images({identity: outputs[identity]})) for identity in options.thumbnail]
+            thumbnail(pictures).save(options.workflow.with_suffix(".jpg"), quality=90)
 
 
 if __name__ == "__main__":
