@@ -7,6 +7,11 @@ Three ways to say how much fresh noise v a step takes (`NoiseRule`):
     eta       v = eta sigma_s sqrt(1 - (alpha_t sigma_s)^2 / (alpha_s sigma_t)^2): 0 deterministic, 1 ancestral
     zeta      v = sqrt(zeta) sigma_s, DiffPIR's rule (https://arxiv.org/abs/2305.08995)
     varsigma  v itself, cut at sigma_s
+
+Time travel (RePaint, Lugmayr et al. 2022, https://arxiv.org/abs/2201.09865; DDNM, Wang et al. 2023) goes back up from s
+to t by the forward process and takes the steps again, so that what was filled in and what was measured harmonise:
+
+    x_t = (alpha_t / alpha_s) x_s + sqrt(sigma_t^2 - (alpha_t sigma_s / alpha_s)^2) z
 """
 
 from __future__ import annotations
@@ -38,6 +43,28 @@ def fresh_noise(t: Level, s: Level, amount: float, rule: NoiseRule = "eta") -> f
     return min(max(v, 0.0), s.sigma)
 
 
+def time_travel(steps: int, jump: int, repeats: int, start: float = 0.0, end: float = 1.0) -> list[int]:
+    """The levels to visit, 0 to `steps`, when each stretch of `jump` steps is taken `repeats` times.
+
+    Args:
+        jump: steps in a stretch, >= 1.
+        repeats: 1 is a plain path.
+        start, end: shares of the sampling between which stretches that begin there are repeated.
+    """
+    path = [0]
+    for first in range(0, steps, jump):
+        stretch = list(range(first + 1, min(first + jump, steps) + 1))
+        again = repeats if start <= first / steps < end else 1
+        path += stretch + ([first] + stretch) * (again - 1)
+    return path
+
+
+def noised(x: Tensor, s: Level, t: Level, z: Tensor) -> Tensor:
+    """The forward process from s up to t."""
+    ratio = t.alpha / s.alpha
+    return ratio * x + math.sqrt(max(t.sigma**2 - (ratio * s.sigma) ** 2, 0.0)) * z
+
+
 def guided_ddim(
     model: Callable[..., Estimate],
     x: Tensor,
@@ -47,6 +74,7 @@ def guided_ddim(
     generators: list[torch.Generator] | None = None,
     transitions: Sequence[Guidance] = (),
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
+    path: Sequence[int] | None = None,
 ) -> Tensor:
     """Samples x_0 from x_T by DDIM steps with a guided prior.
 
@@ -57,7 +85,8 @@ def guided_ddim(
         amount: eta, zeta or varsigma, as `rule` says.
         generators: one random stream per sample (CPU); needed where v > 0, and by transitions that draw.
         transitions: blocks that have a say in the step itself.
-        callback: called as (i, x_t, x0_hat(y)) after each model call.
+        callback: called as (i, x_t, x0_hat(y)) after each model call; with a longer path i goes up more slowly.
+        path: the levels to visit one after the other, see `time_travel`; all of them in turn by default.
 
     Returns:
         The state at the last level.
@@ -67,10 +96,15 @@ def guided_ddim(
     def draw(like: Tensor) -> Tensor:
         return standard_normal(like, generators)
 
-    for i, (t, s) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    path = range(steps + 1) if path is None else path
+    for k, (i, j) in enumerate(zip(path[:-1], path[1:], strict=True)):
+        t, s = levels[i], levels[j]
+        if j < i:
+            x = noised(x, t, s, draw(x))
+            continue
         x0, shift, ascent = model(x, t, s, i / steps, i)
         if callback is not None:
-            callback(i, x, x0)
+            callback(k * steps // (len(path) - 1), x, x0)
         eps = (x - t.alpha * x0) / t.sigma
         v = fresh_noise(t, s, amount, rule)
         z = draw(x) if v > 0 else torch.zeros_like(x)
