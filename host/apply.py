@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from ..guidance.state import Level
-from ..operators.errors import Refusal
-from .run import ATTACHMENT, Guide, GuidedRun, attached_guides
+from .run import ATTACHMENT, Guide, GuidedRun, attached_guides, refuse_transitions
 from .sampler import GuidedSampler
 
 #: the run of each guider that is sampling now, with its SIGMAS
@@ -29,12 +28,7 @@ def apply_guidance(patcher, guides: Sequence[Guide]):
     Raises:
         Refusal: for methods that change the step itself.
     """
-    for guide in guides:
-        if guide.block.owns_transition:
-            raise Refusal(
-                f"{guide.block.label} changes how a step is made, which the host's samplers do not allow; "
-                "connect it to the Guided DDIM Sampler instead."
-            )
+    refuse_transitions(guides)
     wrappers = comfy.patcher_extension.WrappersMP
     dynamic = any(guide.block.jacobian for guide in guides) and "disable_dynamic" in signature(patcher.clone).parameters
     # newer hosts may keep weights in shared buffers, which are overwritten before a backward pass

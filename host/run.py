@@ -23,14 +23,30 @@ from .differentiable import DifferentiableCalls, is_out_of_memory
 from .gradients import GradientScope, normal_tree
 from .memory import out_of_memory, reserve
 from .space import ModelSpace, schedule_of, space_of
+from .trace import Trace
 
 
 @dataclass(frozen=True)
 class Guide:
-    """A LIKELIHOOD_GUIDANCE element: a block, and the VAE through which a latent model sees the picture."""
+    """A LIKELIHOOD_GUIDANCE element: a block, and the VAE through which a latent model sees the picture.
+
+    Args:
+        trace: where to note how each step went, see `host.trace`.
+    """
 
     block: Guidance
     vae: Any = None
+    trace: Trace | None = None
+
+
+def refuse_transitions(guides: Sequence[Guide]) -> None:
+    """Refuses blocks that change the step itself, where the sampler does not let them."""
+    for guide in guides:
+        if guide.block.owns_transition:
+            raise Refusal(
+                f"{guide.block.label} changes how a step is made, which only the Guided DDIM Sampler allows; connect "
+                "it there."
+            )
 
 
 Predict = Callable[[Tensor, Tensor, dict], Tensor]
@@ -67,6 +83,7 @@ class GuidedRun:
         self.space = space_of(model, next(iter(vaes.values()), None)) if guides else ModelSpace()
         self.blocks = [self._bind(guide, x) for guide in guides]
         self.jacobian = any(block.jacobian for block in self.blocks)
+        self._trace = next((guide.trace for guide in guides if guide.trace is not None), None)
         self._guider = guider
         self._shape = tuple(x.shape)
         self._model_calls = 0
@@ -85,6 +102,8 @@ class GuidedRun:
         return replace(guide.block, measurement=measurement).to(x.device, x.dtype)
 
     def __enter__(self) -> GuidedRun:
+        if self._trace is not None:
+            self._trace.begin(self.blocks)
         if self.jacobian:
             economy = reserve(self._guider, self._shape)
             self._guider.conds = normal_tree(self._guider.conds)
@@ -149,6 +168,8 @@ class GuidedRun:
         estimate = combine(self.blocks, state)
         if self.blocks:
             self._require_finite(estimate.x0 + estimate.shift, "the guidance", t)
+        if self._trace is not None:
+            self._trace.note(self.blocks, t.sigma * self.space.scale, state.x0, estimate.x0 + estimate.shift)
         return estimate
 
     def _require_finite(self, x0: Tensor, source: str, t: Level) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import comfy.samplers
 import torch
@@ -11,10 +12,17 @@ from torch import Tensor
 from ..guidance.state import Estimate, Level
 from ..operators.noise import sample_generators
 from ..samplers.annealed import annealed_restoration
-from ..samplers.ddim import NoiseRule, guided_ddim
+from ..samplers.ddim import NoiseRule, guided_ddim, time_travel
+from ..samplers.dpm import dpm_solver
+from ..samplers.heun import heun
+from ..samplers.langevin import annealed_langevin, predictor_corrector
+from ..samplers.maruyama import euler_maruyama
+from ..samplers.schedule import AXES
 from .gradients import normal
-from .run import Guide, GuidedRun, attached_guides
+from .run import Guide, GuidedRun, attached_guides, refuse_transitions
 
+OdeSolver = Literal["DPM-Solver++ 2M", "Heun", "Euler"]
+SdeSolver = Literal["DPM-Solver++ 2M", "Euler-Maruyama VE", "Euler-Maruyama VP", "Euler-Maruyama flow"]
 _STREAMS = 0x5A17
 
 
@@ -22,10 +30,18 @@ class GuidedSampler(comfy.samplers.KSAMPLER):
     """A SAMPLER that runs `trajectory(model, u, levels, generators, run, callback) -> u` on the guided model.
 
     It listens to `guides` after those that the MODEL brings along.
+
+    Args:
+        transitions: whether the trajectory lets blocks change the step itself.
+
+    Raises:
+        Refusal: for blocks that do, where it does not.
     """
 
-    def __init__(self, guides: Sequence[Guide], trajectory: Callable[..., Tensor]):
+    def __init__(self, guides: Sequence[Guide], trajectory: Callable[..., Tensor], transitions: bool = False):
         super().__init__(None)
+        if not transitions:
+            refuse_transitions(guides)
         del self.sampler_function  # ours is a method: a bound one in its place would tie the object to itself
         self.guides, self.trajectory = tuple(guides), trajectory
 
@@ -37,20 +53,23 @@ class GuidedSampler(comfy.samplers.KSAMPLER):
             if run.jacobian and extra_args.get("denoise_mask") is not None:
                 extra_args["denoise_mask"] = normal(extra_args["denoise_mask"])
                 model.latent_image, model.noise = normal(model.latent_image), normal(model.noise)
-            values = sigmas.tolist()
-            levels = [run.level(sigma) for sigma in values]
+            levels = [run.level(sigma) for sigma in sigmas.tolist()]
 
             def predict_x0(x_t: Tensor, sigma: Tensor, options: dict) -> Tensor:
                 return model(x_t, sigma, model_options=options, **extra_args)
 
+            at = levels[0]
+
             def guided(u: Tensor, t: Level, s: Level, progress: float, index: int) -> Estimate:
+                nonlocal at
+                at = t
                 return run.estimate(predict_x0, u, t, s, progress, index, model_options)
 
             def report(i: int, u: Tensor, x0: Tensor) -> None:
                 if callback is not None:
-                    state = run.space.to_model(u, levels[i].alpha)
-                    denoised = run.space.to_model(x0, 1.0)
-                    callback({"x": state, "i": i, "sigma": values[i], "sigma_hat": values[i], "denoised": denoised})
+                    sigma = at.sigma * run.space.scale
+                    state, denoised = run.space.to_model(u, at.alpha), run.space.to_model(x0, 1.0)
+                    callback({"x": state, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
 
             # streams of their own: a measurement simulated with the same seed must not share its noise
             generators = sample_generators((extra_args.get("seed") or 0) + _STREAMS, x.shape[0])
@@ -60,13 +79,22 @@ class GuidedSampler(comfy.samplers.KSAMPLER):
             return run.space.to_model(u, levels[-1].alpha)
 
 
-def guided_ddim_sampler(guides: Sequence[Guide], amount: float, rule: NoiseRule) -> GuidedSampler:
+def guided_ddim_sampler(
+    guides: Sequence[Guide],
+    amount: float,
+    rule: NoiseRule,
+    repeats: int = 1,
+    jump: int = 10,
+    start: float = 0.0,
+    end: float = 1.0,
+) -> GuidedSampler:
     """Guided DDIM as a SAMPLER; see `samplers.ddim`."""
 
     def trajectory(model, u, levels, generators, run, callback):
-        return guided_ddim(model, u, levels, amount, rule, generators, run.blocks, callback)
+        path = time_travel(len(levels) - 1, jump, repeats, start, end)
+        return guided_ddim(model, u, levels, amount, rule, generators, run.blocks, callback, path)
 
-    return GuidedSampler(guides, trajectory)
+    return GuidedSampler(guides, trajectory, transitions=True)
 
 
 def annealed_sampler(guides: Sequence[Guide]) -> GuidedSampler:
@@ -74,5 +102,44 @@ def annealed_sampler(guides: Sequence[Guide]) -> GuidedSampler:
 
     def trajectory(model, u, levels, generators, run, callback):
         return annealed_restoration(model, u, levels, callback)
+
+    return GuidedSampler(guides, trajectory)
+
+
+def ode_sampler(guides: Sequence[Guide], solver: OdeSolver) -> GuidedSampler:
+    """The probability-flow ODE as a SAMPLER; see `samplers.dpm`, `samplers.heun`, and `samplers.ddim` for Euler."""
+
+    def trajectory(model, u, levels, generators, run, callback):
+        solve = {"DPM-Solver++ 2M": dpm_solver, "Heun": heun, "Euler": guided_ddim}[solver]
+        return solve(model, u, levels, callback=callback)
+
+    return GuidedSampler(guides, trajectory)
+
+
+def sde_sampler(guides: Sequence[Guide], solver: SdeSolver) -> GuidedSampler:
+    """The reverse SDE as a SAMPLER; see `samplers.dpm` and `samplers.maruyama`."""
+
+    def trajectory(model, u, levels, generators, run, callback):
+        if solver == "DPM-Solver++ 2M":
+            return dpm_solver(model, u, levels, True, generators, callback)
+        return euler_maruyama(model, u, levels, AXES[solver.removeprefix("Euler-Maruyama ")], generators, callback)
+
+    return GuidedSampler(guides, trajectory)
+
+
+def langevin_sampler(guides: Sequence[Guide], corrections: int, size: float) -> GuidedSampler:
+    """Annealed Langevin as a SAMPLER; see `samplers.langevin`."""
+
+    def trajectory(model, u, levels, generators, run, callback):
+        return annealed_langevin(model, u, levels, corrections, size, generators, callback)
+
+    return GuidedSampler(guides, trajectory)
+
+
+def predictor_corrector_sampler(guides: Sequence[Guide], amount: float, corrections: int, snr: float) -> GuidedSampler:
+    """Predictor-corrector as a SAMPLER; see `samplers.langevin`."""
+
+    def trajectory(model, u, levels, generators, run, callback):
+        return predictor_corrector(model, u, levels, corrections, snr, amount, generators, callback)
 
     return GuidedSampler(guides, trajectory)

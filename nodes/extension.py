@@ -8,10 +8,21 @@ from ..host.prior_files import register_folders
 
 register_folders()  # before the nodes list what is in them
 
-from . import guidance, guidance_linear, guidance_tools, measurement, operators, priors, samplers  # noqa: E402
+from . import (  # noqa: E402
+    guidance,
+    guidance_linear,
+    guidance_tools,
+    inspect,
+    measurement,
+    operators,
+    priors,
+    samplers,
+    trajectories,
+)
 
 
 class PosteriorExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         guides = (guidance_tools, guidance, guidance_linear)
-        return [node for family in (operators, measurement, *guides, samplers, priors) for node in family.NODES]
+        families = (operators, measurement, *guides, samplers, trajectories, priors, inspect)
+        return [node for family in families for node in family.NODES]

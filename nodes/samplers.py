@@ -46,13 +46,33 @@ class GuidedDDIMNode(io.ComfyNode):
                     "standard deviation itself, in the model's unit. Start with eta.",
                 ),
                 Guidance.Input("guidance", optional=True, tooltip="Without it this is plain DDIM."),
+                io.Int.Input(
+                    "repeats", default=1, min=1, max=100, optional=True,
+                    tooltip="Time travel: take each stretch of steps so many times, going back up in noise in between. "
+                    "More makes filled-in parts fit better and takes as many times longer. Start with 1, which is off.",
+                ),
+                io.Int.Input(
+                    "jump", default=10, min=1, max=1000, optional=True,
+                    tooltip="Time travel: length of a stretch, in steps. Start with 10.",
+                ),
+                io.Float.Input(
+                    "travel_start", default=0.0, min=0.0, max=1.0, step=0.01, optional=True,
+                    tooltip="Time travel from this share of the sampling on, 0 to 1. Start with 0.",
+                ),
+                io.Float.Input(
+                    "travel_end", default=1.0, min=0.0, max=1.0, step=0.01, optional=True,
+                    tooltip="Time travel up to this share of the sampling, 0 to 1. Start with 1.",
+                ),
             ],
             outputs=[io.Sampler.Output("sampler", display_name="sampler", tooltip="For SamplerCustom(Advanced).")],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, amount, noise_rule, guidance=()) -> io.NodeOutput:
-        return io.NodeOutput(guided_ddim_sampler(guidance or (), amount, noise_rule))
+    def execute(
+        cls, amount, noise_rule, guidance=None, repeats=1, jump=10, travel_start=0.0, travel_end=1.0
+    ) -> io.NodeOutput:
+        sampler = guided_ddim_sampler(guidance or (), amount, noise_rule, repeats, jump, travel_start, travel_end)
+        return io.NodeOutput(sampler)
 
 
 class AnnealedRestorationNode(io.ComfyNode):

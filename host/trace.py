@@ -1,0 +1,50 @@
+"""A record of how a guided run converged: one row for each model call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..guidance.base import Guidance
+
+
+@dataclass
+class Row:
+    """One step.
+
+    Args:
+        sigma: the noise level, model unit.
+        misfit: for each measurement, RMS of the residual of x0_hat(y) over sigma_y, or in image units where sigma_y is
+            0; averaged over the batch.
+        change: RMS of what guidance has done to x0_hat, in the measurement's coordinates.
+    """
+
+    sigma: float
+    misfit: list[float]
+    change: float
+
+
+@dataclass
+class Trace:
+    """The last run of the guides that carry it."""
+
+    rows: list[Row] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    noisy: list[bool] = field(default_factory=list)
+
+    def begin(self, blocks: Sequence[Guidance]) -> None:
+        """Forgets the run before."""
+        self.rows.clear()
+        self.labels, self.noisy = [block.label for block in blocks], [block.measurement.noisy for block in blocks]
+
+    @torch.no_grad()
+    def note(self, blocks: Sequence[Guidance], sigma: float, before: Tensor, after: Tensor) -> None:
+        """before, after: x0_hat without and with guidance."""
+        misfit = [
+            (block.measurement.fit if block.measurement.noisy else block.measurement.residual_rms)(after).mean().item()
+            for block in blocks
+        ]
+        self.rows.append(Row(sigma, misfit, (after - before).square().mean().sqrt().item()))

@@ -1,0 +1,74 @@
+"""Inspection nodes: how a guided run went."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from comfy_api.latest import io
+
+from ..host.plot import Panel, draw
+from ..host.trace import Trace
+from ..operators.errors import Refusal
+from .sockets import Guidance
+
+CATEGORY = "posterior/inspect"
+Convergence = io.Custom("CONVERGENCE")
+
+
+class RecordConvergenceNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorRecordConvergence",
+            display_name="Record Convergence",
+            category=CATEGORY,
+            description="Notes at each step how well the picture explains the measurement and how much guidance changes "
+            "it. Put it between the guidance and the sampler, and plot the record with Convergence Plot.",
+            inputs=[Guidance.Input("guidance", tooltip="What is to be watched.")],
+            outputs=[
+                Guidance.Output("watched", display_name="guidance", tooltip="The same guidance, for the sampler."),
+                Convergence.Output("record", display_name="record", tooltip="For Convergence Plot."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, guidance) -> io.NodeOutput:
+        trace = Trace()
+        return io.NodeOutput(tuple(replace(guide, trace=trace) for guide in guidance), trace)
+
+
+class ConvergencePlotNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorConvergencePlot",
+            display_name="Convergence Plot",
+            category=CATEGORY,
+            description="Draws what Record Convergence has noted: the residual over the noise level (near 1 is a fit) and "
+            "the size of the change by guidance, against the model calls.",
+            inputs=[
+                Convergence.Input("record", tooltip="From Record Convergence."),
+                io.Latent.Input("latent", tooltip="What the sampler gave, so that this node waits for it."),
+                io.Int.Input(
+                    "width", default=768, min=256, max=4096, step=8, tooltip="Of the plot, in pixels. Start with 768.",
+                ),
+            ],
+            outputs=[io.Image.Output("image", display_name="image")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, record, latent, width) -> io.NodeOutput:
+        if not record.rows:
+            raise Refusal("Nothing was recorded; connect Record Convergence's guidance output to the sampler.")
+        fits, residuals = {}, {}
+        for number, (label, noisy) in enumerate(zip(record.labels, record.noisy, strict=True)):
+            lines = fits if noisy else residuals
+            name = label if record.labels.count(label) == 1 else f"{label} {number + 1}"
+            lines[name] = [row.misfit[number] for row in record.rows]
+        panels = [Panel("residual RMS / sigma_y", fits, mark=1.0)] if fits else []
+        panels += [Panel("residual RMS (0 to 1)", residuals)] if residuals else []
+        panels.append(Panel("change by guidance (RMS)", {"change": [row.change for row in record.rows]}))
+        return io.NodeOutput(draw(panels, "model calls", width))
+
+
+NODES = [RecordConvergenceNode, ConvergencePlotNode]
