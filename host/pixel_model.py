@@ -78,7 +78,7 @@ def pixel_model(
     return comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
 
 
-def analytic_model(network: nn.Module) -> comfy.model_patcher.ModelPatcher:
+def ready_model(network: nn.Module) -> comfy.model_patcher.ModelPatcher:
     """A MODEL out of a network that is ready as it is and gives x0_hat from x_t in [-1, 1] plus noise."""
     sampling = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 1.0}
     return pixel_model(lambda **_: network, {}, network.state_dict(), sampling, "denoised")

@@ -18,7 +18,7 @@ from ..priors.adm import ADM
 from ..priors.dncnn import DnCNN
 from ..priors.drunet import DRUNet
 from ..priors.ffdnet import FFDNet
-from ..priors.gray import GrayAsColour
+from ..priors.gray import GrayAsColour, Told
 from ..priors.unet import SIGMA_DATA, PhotoUNet
 from .pixel_model import pixel_model
 
@@ -44,11 +44,36 @@ def load_photo_prior():
     return pixel_model(PhotoUNet, PhotoUNet.config_from_state_dict(weights), weights, sampling)
 
 
+_DIGITS_SAMPLING = {"sigma_min": 0.01, "sigma_max": 80.0, "sigma_data": SIGMA_DATA}
+
+
+def _digits(file: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Architecture and weights of a network of digits."""
+    weights = {f"gray.{key}": value.float() for key, value in load_file(_PRIORS / file).items()}
+    return GrayAsColour.config_from_state_dict(weights), weights
+
+
 def load_digits_prior():
     """The embedded digits prior as a MODEL of RGB pictures."""
-    weights = {f"gray.{key}": value.float() for key, value in load_file(_PRIORS / "digits_prior.safetensors").items()}
-    sampling = {"sigma_min": 0.01, "sigma_max": 80.0, "sigma_data": SIGMA_DATA}
-    return pixel_model(GrayAsColour, GrayAsColour.config_from_state_dict(weights), weights, sampling, "denoised")
+    return pixel_model(GrayAsColour, *_digits("digits_prior.safetensors"), _DIGITS_SAMPLING, "denoised")
+
+
+def load_digits_enlarger(small: Tensor):
+    """The digits prior that was trained to enlarge four times, told a small digit, as a MODEL of RGB pictures.
+
+    Args:
+        small: `B 3 8 8` in [0, 1], one for all samples or one for each.
+
+    Raises:
+        Refusal: for another size.
+    """
+    if tuple(small.shape[-2:]) != (8, 8):
+        raise Refusal(f"The small picture is {small.shape[-1]} x {small.shape[-2]}; give a digit of 8 x 8 pixels.")
+    given = torch.nn.functional.interpolate(2 * small - 1, scale_factor=4.0)
+    config, weights = _digits("digits_x4.safetensors")
+    weights = {"given": given, **{f"network.{key}": value for key, value in weights.items()}}
+    network = lambda **settings: Told(GrayAsColour(**settings), given)  # noqa: E731
+    return pixel_model(network, config, weights, _DIGITS_SAMPLING, "denoised")
 
 
 def _read(folder: str, name: str) -> dict[str, Tensor]:

@@ -6,13 +6,14 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..host.pixel_model import analytic_model, join_experts
+from ..host.pixel_model import join_experts, ready_model
 from ..host.prior_files import (
     CHECKPOINTS,
     DENOISERS,
     SCHEDULES,
     load_checkpoint,
     load_denoiser,
+    load_digits_enlarger,
     load_digits_prior,
     load_photo_prior,
 )
@@ -201,7 +202,7 @@ class GaussianPriorNode(io.ComfyNode):
     @classmethod
     def execute(cls, images, floor) -> io.NodeOutput:
         with torch.inference_mode(False):
-            return io.NodeOutput(analytic_model(PictureGaussian(2 * planes(images) - 1, 2 * floor)))
+            return io.NodeOutput(ready_model(PictureGaussian(2 * planes(images) - 1, 2 * floor)))
 
 
 class MixturePriorNode(io.ComfyNode):
@@ -226,7 +227,7 @@ class MixturePriorNode(io.ComfyNode):
     @classmethod
     def execute(cls, images, deviation) -> io.NodeOutput:
         with torch.inference_mode(False):
-            return io.NodeOutput(analytic_model(PictureMixture(2 * planes(images) - 1, 2 * deviation)))
+            return io.NodeOutput(ready_model(PictureMixture(2 * planes(images) - 1, 2 * deviation)))
 
 
 class TexturePriorNode(io.ComfyNode):
@@ -253,10 +254,34 @@ class TexturePriorNode(io.ComfyNode):
     @classmethod
     def execute(cls, image, floor) -> io.NodeOutput:
         with torch.inference_mode(False):
-            return io.NodeOutput(analytic_model(Texture(2 * planes(image)[0] - 1, 2 * floor)))
+            return io.NodeOutput(ready_model(Texture(2 * planes(image)[0] - 1, 2 * floor)))
+
+
+class DigitsEnlargerNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorDigitsEnlarger",
+            display_name="Digits Enlarger (Supervised)",
+            category=CATEGORY,
+            description="A model of digits that was trained to enlarge 8 x 8 pictures four times and needs no guidance: "
+            "the supervised way, to compare with.",
+            inputs=[
+                io.Image.Input(
+                    "small", tooltip="A digit of 8 x 8 pixels: means of 4 x 4 pixels, with a noise of 0.05 in brightness."
+                ),
+            ],
+            outputs=[io.Model.Output("model", display_name="model")],
+        )
+
+    @classmethod
+    def execute(cls, small) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            return io.NodeOutput(load_digits_enlarger(planes(small)))
 
 
 NODES = [
     PhotoPriorNode, LoadDenoiserNode, NoiseLevelExpertsNode, UnconditionalNode, DigitsPriorNode,
     LoadPixelCheckpointNode, GaussianPriorNode, MixturePriorNode, TexturePriorNode,
+    DigitsEnlargerNode,
 ]  # fmt: skip

