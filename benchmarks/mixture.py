@@ -44,12 +44,14 @@ SAMPLES, DIRECTIONS = 2000, 100
 ETA = {20: 0.6, 100: 0.85}
 METHODS: dict[str, Callable[[Measurement], Guidance]] = {
     "DDRM": DDRM,
-    "DPS": lambda m: DPS(m, 0.1),
-    "DPS, no Jacobian": lambda m: DPS(m, 0.1, False),
-    "LGD-MC": lambda m: LGDMC(m, 0.1),
+    # our zeta counts pictures in [-1, 1]; here one unit is one unit, so 0.05 is a step of 0.1 grad norm(r)
+    "DPS": lambda m: DPS(m, 0.05),
+    "DPS, twice the step": lambda m: DPS(m, 0.1),
+    "DPS, no Jacobian": lambda m: DPS(m, 0.05, False),
+    "LGD-MC": lambda m: LGDMC(m, 0.05),
     "DSG": DSG,
-    "MCG": lambda m: MCG(m, 0.1),
-    "MPGD": lambda m: MPGD(m, 0.1),
+    "MCG": lambda m: MCG(m, 0.05),
+    "MPGD": lambda m: MPGD(m, 0.05),
     "Noised projection": NoisedProjection,
     "Score-ALD": ScoreALD,
     "Pi-GDM": PiGDM,
@@ -178,7 +180,7 @@ def cell(dx: int, dy: int, steps: int, problems: int) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="8 and 80 dimensions, one number measured, 20 steps")
+    parser.add_argument("--quick", action="store_true", help="8 dimensions, one number measured, 20 steps")
     parser.add_argument("--problems", type=int, default=20)
     parser.add_argument("--cell", type=int, nargs=3, metavar=("DX", "DY", "STEPS"), help="one cell only")
     options = parser.parse_args()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ..operators.measurement import Measurement
 from .base import Guidance
 from .ddnm import DDNM
@@ -17,11 +19,12 @@ def automatic(measurement: Measurement, steps: int, latent: bool = False) -> tup
         steps: how many steps the sampler will take; the length of DPS's steps depends on it.
         latent: whether the model works on latents, through which no operator is linear.
     """
-    dps = DPS(measurement, 1000 / steps)
     if latent:
-        return dps, "DPS, because the model works on latents"
+        return DPS(measurement, 1000 / steps), "DPS, because the model works on latents"
     if not measurement.operator.linear:
-        return dps, "DPS, because the damage is not linear"
+        # the norm in the recipe, made for 3 x 256 x 256, grows with the root of the size
+        share = math.sqrt(math.prod(measurement.image_shape) / (3 * 256 * 256))
+        return DPS(measurement, share * 1000 / steps), "DPS, because the damage is not linear"
     if measurement.noisy:
         return DiffPIR(measurement), "DiffPIR, because the damage is linear and there is noise"
     return DDNM(measurement), "DDNM, because the damage is linear and there is no noise"

@@ -56,11 +56,11 @@ def jacobian_input() -> io.Combo.Input:
     )  # fmt: skip
 
 
-def strength_input(default: float) -> io.Float.Input:
+def strength_input() -> io.Float.Input:
     return io.Float.Input(
-        "strength", default=default, min=0.0, max=1000.0, step=0.1,
-        tooltip="Step size zeta, no unit. The paper's 1 is for 1000 steps: with n steps start with 300 / n. Too large "
-        "shows as grain or colour, too small as a picture that ignores what was seen.",
+        "strength", default=30.0, min=0.0, max=1000.0, step=0.1,
+        tooltip="Step size zeta, no unit. Start with 1000 / steps for 256 x 256 pixels, and in proportion to the side for "
+        "other sizes. Too large shows as grain or colour, too small as a picture that ignores what was seen.",
     )  # fmt: skip
 
 
@@ -85,9 +85,9 @@ class DPSNode(io.ComfyNode):
                 "for studies. Start with published.",
             ),
             io.Float.Input(
-                "strength", default=10.0, min=0.0, max=1000.0, step=0.1,
-                tooltip="Step size zeta of the published form (the paper's 1 is for 1000 steps; for n steps start "
-                "with 300 / n), or a factor on the Gaussian form (start with 1). No unit.",
+                "strength", default=30.0, min=0.0, max=1000.0, step=0.1,
+                tooltip="Step size zeta of the published form, no unit: start with 1000 / steps for 256 x 256 pixels, and "
+                "in proportion to the side for other sizes. For the Gaussian form a factor: start with 1.",
             ),
             jacobian_input(),
         )  # fmt: skip
@@ -105,7 +105,7 @@ class LGDMCNode(io.ComfyNode):
             "PosteriorLGDMC", "LGD-MC (DPS With Averaging)",
             "DPS whose gradient is averaged over several disturbed copies of the model's picture: steadier where the "
             "damage is far from linear. For any damage with noise.",
-            strength_input(10.0),
+            strength_input(),
             io.Int.Input("draws", default=4, min=1, max=64, tooltip="How many copies. Start with 4."),
             deviation_input(),
             io.Int.Input("seed", default=0, min=0, max=2**31, tooltip="Chooses the copies. Start with 0."),
@@ -125,8 +125,9 @@ class MPGDNode(io.ComfyNode):
             "A gradient step on the model's picture itself, with no pass back through the model: works for every "
             "operator at the cost of plain sampling.",
             io.Float.Input(
-                "strength", default=5.0, min=0.0, max=1000.0, step=0.1,
-                tooltip="Length of the step, no unit; larger follows the measurement more. Start with 5.",
+                "strength", default=40.0, min=0.0, max=1000.0, step=0.1,
+                tooltip="Length of the step, no unit; larger follows the measurement more. Start with 40 for 256 x 256 "
+                "pixels, and in proportion to the side for other sizes.",
             ),
         )  # fmt: skip
 
@@ -143,8 +144,9 @@ class DSGNode(io.ComfyNode):
             "Turns the sampler's fresh noise towards the measurement: bold steps that never leave the noise level. For "
             "the Guided DDIM Sampler with amount 1.",
             io.Float.Input(
-                "rate", default=0.2, min=0.0, max=1.0, step=0.01,
-                tooltip="How far the noise turns: 0 not at all, 1 all the way (no unit). Start with 0.2.",
+                "rate", default=0.4, min=0.0, max=1.0, step=0.01,
+                tooltip="How far the noise turns: 0 not at all, 1 all the way (no unit). Start with 0.4; the paper, with "
+                "more steps, with 0.2.",
             ),
             jacobian_input(),
         )  # fmt: skip
@@ -161,7 +163,7 @@ class MCGNode(io.ComfyNode):
             "PosteriorMCG", "MCG (Gradient and Projection)",
             "A DPS step and then a hard projection on what was seen. For clean masks and other clean linear damage, in "
             "the Guided DDIM Sampler.",
-            strength_input(10.0),
+            strength_input(),
             jacobian_input(),
         )  # fmt: skip
 
