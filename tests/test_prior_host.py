@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from test_prior_checkpoints import adm_reference, diffusers_reference
 from test_prior_denoisers import random_stack
+from test_prior_digits import digits
 from torch import Tensor
 
 from posterior.guidance.state import Level
@@ -248,9 +249,7 @@ def test_digits_prior_is_gray_and_exact_in_its_lifting(host):
 
 def test_digits_enlarger_knows_more_than_the_prior(host):
     """At high noise only the told picture says anything: E[x_0 | y] against E[x_0], and y met within its noise."""
-    from posterior.priors import digits
-
-    clean = digits.split(True)[0][::100].expand(-1, 3, -1, -1)
+    clean = digits().expand(-1, 3, -1, -1)
     small = torch.nn.functional.avg_pool2d(clean, 4) + 0.1 * noise(len(clean), 1, 8, 8)
     told = host.call("PosteriorDigitsEnlarger", small=((small + 1) / 2).movedim(1, -1))
     x = 20 * noise(*clean.shape)

@@ -1,0 +1,74 @@
+"""Classical answers to linear inverse problems, each with the parameters among which the best is chosen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..operators.convolution import CircularConvolution
+from ..operators.identity import Identity
+from ..operators.inpainting import Inpainting
+from ..operators.measurement import Measurement
+from ..operators.smooth import smooth_inverse
+
+
+def total_variation(measurement: Measurement, weight: float, rounds: int = 60) -> Tensor:
+    """argmin norm(A x - y)^2 / 2 + weight TV(x) by ADMM; for clean measurements TV under A x = y."""
+    from deepinv.models import TVDenoiser
+
+    operator, y = measurement.operator, measurement.y
+    exact = measurement.noise.sigma == 0
+    z = smooth_inverse(operator, y)
+    if isinstance(operator, Identity):
+        return TVDenoiser(n_it_max=200)(y, ths=weight)
+    dual, rho, shrink = torch.zeros_like(z), weight / 0.02, TVDenoiser(n_it_max=40)
+    for _ in range(rounds):
+        v = z - dual
+        x = v + operator.pinv(y - operator(v)) if exact else operator.prox(v, y, rho)
+        z = shrink(x + dual, ths=0.02)
+        dual = dual + x - z
+    return x
+
+
+def wiener(operator: CircularConvolution, y: Tensor, weight: float) -> Tensor:
+    """argmin norm(k * x - y)^2 + weight norm(grad x)^2 on the torus."""
+    transfer = operator.transfer(y)
+    frequencies = torch.fft.fftfreq(y.shape[-2])[:, None] ** 2 + torch.fft.rfftfreq(y.shape[-1]) ** 2
+    gain = transfer.conj() / (transfer.abs() ** 2 + weight * (2 * math.pi) ** 2 * frequencies)
+    return torch.fft.irfft2(gain * torch.fft.rfft2(y), s=y.shape[-2:])
+
+
+def each(function: Callable[[np.ndarray], np.ndarray], x: Tensor) -> Tensor:
+    return torch.stack([torch.from_numpy(function(u.movedim(0, -1).numpy())).movedim(-1, 0).float() for u in x])
+
+
+def candidates(measurement: Measurement, quick: bool) -> dict[str, Callable[[], Tensor]]:
+    """The candidates, by name."""
+    from skimage.restoration import denoise_nl_means, inpaint_biharmonic
+
+    operator, y, sigma = measurement.operator, measurement.y, measurement.noise.sigma
+    found: dict[str, Callable[[], Tensor]] = {}
+    weights = [0.5, 1.0, 2.0] if quick else [0.25, 0.4, 0.63, 1.0, 1.6]
+    for weight in weights if sigma else [1.0]:
+        found[f"total variation, {weight}"] = lambda w=weight: total_variation(measurement, w * max(sigma, 0.02))
+    if isinstance(operator, Identity):
+        for strength in (0.6, 0.8, 1.0):
+            found[f"non-local means, {strength}"] = lambda h=strength: each(
+                lambda u: denoise_nl_means(u, 5, 9, h=h * sigma, sigma=sigma, channel_axis=-1), y
+            )
+    elif isinstance(operator, Inpainting):
+        mask = operator.keep[0, 0].numpy() == 0
+        found["thin plate"] = lambda: smooth_inverse(operator, y, 1e-3)
+        found["biharmonic"] = lambda: each(lambda u: inpaint_biharmonic(u, mask, channel_axis=-1), y)
+    elif isinstance(operator, CircularConvolution):
+        for ratio in (0.5, 1.0, 2.0, 4.0, 8.0):  # Wiener, for a spectrum of 1 / f^2
+            found[f"Wiener, {ratio}"] = lambda r=ratio: wiener(operator, y, 30 * r * sigma**2)
+    else:
+        found["bicubic"] = lambda: F.interpolate(y, scale_factor=4.0, mode="bicubic")
+        found["thin plate"] = lambda: smooth_inverse(operator, y, 1e-3)
+    return found
