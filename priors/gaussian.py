@@ -186,7 +186,7 @@ class StationaryGaussian(GaussianPrior):
         """The Gaussian texture of one picture (Galerne et al. 2011, https://doi.org/10.1109/TIP.2010.2052822).
 
         Its covariance is the autocorrelation of the picture's periodic component u, S_f = u_f u_f^H. A larger size is
-        reached by laying u into an empty picture, a smaller one by cutting the middle out.
+        reached by laying u with faded borders into an empty picture, a smaller one by cutting the middle out.
 
         Args:
             picture: `C h w`.
@@ -198,8 +198,10 @@ class StationaryGaussian(GaussianPrior):
         top, left = (picture.shape[-2] - h) // 2, (picture.shape[-1] - w) // 2
         patch = picture[:, top : top + h, left : left + w]
         mean = patch.mean((1, 2), keepdim=True)
+        component = periodic_component(patch - mean)
+        faded = component * _fade(h, height, picture)[:, None] * _fade(w, width, picture)
         spot = picture.new_zeros(picture.shape[0], height, width)
-        spot[:, :h, :w] = periodic_component(patch - mean) * math.sqrt(height * width / (h * w))
+        spot[:, :h, :w] = faded * (height * width * component.square().mean() / faded.square().mean() / (h * w)).sqrt()
         u = torch.fft.fft2(spot, norm="ortho").permute(1, 2, 0)
         noise = floor**2 * torch.eye(len(picture), dtype=u.dtype, device=u.device)
         return cls(mean.expand_as(spot).contiguous(), u[..., :, None] * u[..., None, :].conj() + noise)
@@ -211,6 +213,14 @@ class StationaryGaussian(GaussianPrior):
 
     def trace(self, response: Response) -> Tensor:
         return response(self.values).sum()
+
+
+def _fade(n: int, size: int, like: Tensor) -> Tensor:
+    """A window over n pixels that falls to 0 within the last quarters, or 1 where all of `size` is covered."""
+    if n == size:
+        return like.new_ones(n)
+    distance = torch.arange(n, dtype=like.dtype, device=like.device) + 0.5
+    return torch.sin(torch.pi / 2 * (torch.minimum(distance, n - distance) * 4 / n).clamp(max=1)) ** 2
 
 
 def periodic_component(picture: Tensor) -> Tensor:
