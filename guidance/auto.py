@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+from ..operators.errors import Refusal
 from ..operators.measurement import Measurement
 from .base import Guidance
 from .ddnm import DDNM
 from .diffpir import DiffPIR
 from .dps import DPS
+from .pigdm import PiGDMPublished
 
 
 def automatic(measurement: Measurement, steps: int, latent: bool = False) -> tuple[Guidance, str]:
@@ -21,6 +23,8 @@ def automatic(measurement: Measurement, steps: int, latent: bool = False) -> tup
     """
     if latent:
         return DPS(measurement, 1000 / steps), "DPS, because the model works on latents"
+    if not measurement.operator.linear and _has_inverse(measurement):
+        return PiGDMPublished(measurement), "Pi-GDM, because the damage is not linear but has a generalised inverse"
     if not measurement.operator.linear:
         # the norm in the recipe, made for 3 x 256 x 256, grows with the root of the size
         share = math.sqrt(math.prod(measurement.image_shape) / (3 * 256 * 256))
@@ -28,3 +32,12 @@ def automatic(measurement: Measurement, steps: int, latent: bool = False) -> tup
     if measurement.noisy:
         return DiffPIR(measurement), "DiffPIR, because the damage is linear and there is noise"
     return DDNM(measurement), "DDNM, because the damage is linear and there is no noise"
+
+
+def _has_inverse(measurement: Measurement) -> bool:
+    """Whether the operator, and every part of it, can be undone."""
+    try:
+        measurement.operator.pinv(measurement.y)
+    except Refusal:
+        return False
+    return True

@@ -11,13 +11,14 @@ import torch
 from guidance_rows import F64, LEVELS, NEXT, ROWS, Dense64, Row, matrices, measure, random_prior
 from torch import Tensor
 
+from posterior.guidance.auto import automatic
 from posterior.guidance.base import Guidance, combine, conditional_denoiser
 from posterior.guidance.ddnm import DDNM
 from posterior.guidance.diffpir import DiffPIR
 from posterior.guidance.dps import DPS, DPSGaussian
 from posterior.guidance.lgd import LGDMC
 from posterior.guidance.mmps import MMPS
-from posterior.guidance.pigdm import PiGDM
+from posterior.guidance.pigdm import PiGDM, PiGDMPublished
 from posterior.guidance.snips import SNIPS
 from posterior.guidance.state import Level, State, predict
 from posterior.guidance.timing import SCHEDULES, Timing
@@ -26,8 +27,10 @@ from posterior.operators.dense import Dense
 from posterior.operators.errors import Refusal
 from posterior.operators.identity import Identity
 from posterior.operators.inpainting import Inpainting
+from posterior.operators.jpeg import JPEG
 from posterior.operators.measurement import Measurement
 from posterior.operators.noise import GaussianNoise, PoissonNoise, sample_generators, standard_normal
+from posterior.operators.phase_retrieval import PhaseRetrieval
 from posterior.priors.gaussian import Gaussian
 from posterior.samplers.ddim import guided_ddim
 
@@ -344,3 +347,22 @@ def test_poisson_noise_weighs_the_norm_of_dps():
     norm = ((y - prior.denoiser(leaf, LEVELS["low"])) ** 2 / y).sum().sqrt()
     (gradient,) = torch.autograd.grad(-norm, leaf)
     torch.testing.assert_close(shift / shift.norm(), gradient / gradient.norm())
+
+
+def test_the_automatic_choice():
+    """By damage, noise and space; the words name the method."""
+    y = torch.rand(1, 3, 16, 16)
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., :4] = 1
+    cases = [
+        (Inpainting(mask), 0.0, False, DDNM),
+        (Inpainting(mask), 0.1, False, DiffPIR),
+        (JPEG(30), 0.0, False, PiGDMPublished),
+        (PhaseRetrieval(), 0.0, False, DPS),
+        (Inpainting(mask), 0.0, True, DPS),
+    ]
+    for operator, sigma, latent, method in cases:
+        measurement = Measurement.simulate(operator, y, GaussianNoise(sigma), 0)
+        block, words = automatic(measurement, 50, latent)
+        assert type(block) is method and words.startswith(f"{block.label.split(' (')[0]}, because")
+    assert block.zeta == 20  # a latent model takes the paper's length: 1000 steps of 1
