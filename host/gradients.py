@@ -66,7 +66,7 @@ class GradientScope:
 
     def _replace(self, table: dict, name: str, tensor: Tensor) -> None:
         with torch.inference_mode(False), torch.no_grad():
-            alias = normal(tensor.detach() if isinstance(tensor, nn.Parameter) else tensor)
+            alias = normal(tensor)
             if isinstance(tensor, nn.Parameter):
                 alias = nn.Parameter(alias, requires_grad=False)
         table[name] = alias

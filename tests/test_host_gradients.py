@@ -109,11 +109,11 @@ def test_every_way_of_saving_memory_gives_the_same_gradient(host, sd15, vae, eco
     sampler = host.call("PosteriorGuidedDDIM", amount=0.0, noise_rule="eta", guidance=guidance)
     latent = host.latent(2, 4, 8, 8)
     plain, _ = host.sample(sd15[0], sampler, SIGMAS, latent, positive, negative, cfg=3.0)
-    monkeypatch.setattr(run, "reserve", lambda guider, shape: ways[economy])
+    monkeypatch.setattr(run, "reserve", lambda *_: ways[economy])
     before = host.objects(sd15[0].model)
     other, _ = host.sample(sd15[0], sampler, SIGMAS, latent, positive, negative, cfg=3.0)
     assert all(a is b for a, b in zip(before, host.objects(sd15[0].model), strict=True))
-    assert (plain - other).abs().max() < 1e-4 * plain.abs().max()
+    assert (plain - other).abs().max() < 3e-4 * plain.abs().max()  # single samples round differently
 
 
 def test_a_batch_is_its_samples_run_alone(host, sd15, vae):
@@ -178,3 +178,93 @@ def check_directional_derivative(host, model, vae, conditioning):
     step = 1e-2
     slope = (residual(start + step * direction)[0] - residual(start - step * direction)[0]) / (2 * step * sigma)
     assert slope.item() == pytest.approx(gradient.norm().item(), rel=0.03)
+
+
+def test_regional_loras_by_hooks(host, sd15, vae, folder):
+    """Two hooks write their weights into the same storage within one prediction; each needs its own in the backward."""
+    import comfy.hooks
+    import comfy.utils
+
+    conditioning = []
+    for seed in (1, 2):
+        with torch.inference_mode():
+            lora = comfy.utils.load_torch_file(str(tiny_models.lora(folder / f"lora{seed}.safetensors", sd15[1], seed)))
+            hooks = comfy.hooks.create_hook_lora(lora, strength_model=0.7, strength_clip=0.0)
+            mask = torch.zeros(1, 8, 8)
+            mask[..., 4 * (seed - 1) : 4 * seed] = 1
+            own = comfy.hooks.set_hooks_for_conditioning(host.conditioning(seed=seed), hooks)
+            region = {"mask": mask, "strength": 1.0, "set_cond_area": "default"}
+            conditioning += host.call("ConditioningSetMask", conditioning=own, **region)
+    before = host.objects(sd15[0].model)
+    weights = [value.clone() for value in sd15[0].model.state_dict().values()]
+    check_directional_derivative(host, sd15[0], vae[0], conditioning)
+    assert all(a is b for a, b in zip(before, host.objects(sd15[0].model), strict=True))
+    after = sd15[0].model.state_dict().values()
+    assert all(torch.equal(a, b) for a, b in zip(weights, after, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn], ids=str)
+def test_weights_of_other_precision_and_a_lora(host, sd15, vae, folder, dtype):
+    """Weights that the host casts at each call, with a LoRA patched in."""
+    import comfy.sd
+    import comfy.utils
+
+    with torch.inference_mode():
+        model = comfy.sd.load_diffusion_model(str(sd15[1]), model_options={"dtype": dtype})
+        lora = comfy.utils.load_torch_file(str(tiny_models.lora(folder / "lora.safetensors", sd15[1])))
+        model, _ = comfy.sd.load_lora_for_models(model, None, lora, 0.5, 0.0)
+    assert next(model.model.diffusion_model.parameters()).dtype == dtype
+    check_directional_derivative(host, model, vae[0], host.conditioning())
+
+
+def test_out_of_memory_is_met_by_smaller_pieces(host, sd15, vae):
+    """A network that cannot hold two samples with their graph: the step is made again until it can, with one result."""
+    import comfy.patcher_extension
+
+    latent, sizes = host.latent(4, 4, 8, 8), []
+    guidance = host.call("PosteriorDPS", measurement=measurement(4), form="published", strength=1.0, vae=vae[0])
+    sampler = host.call("PosteriorGuidedDDIM", amount=0.0, noise_rule="eta", guidance=guidance)
+    expected, _ = host.sample(sd15[0], sampler, SIGMAS, latent, host.conditioning())
+
+    def narrow(limit: int):
+        def refuse(executor, x, *args, **kwargs):
+            sizes.append(len(x))
+            if torch.is_grad_enabled() and len(x) > limit:
+                raise torch.cuda.OutOfMemoryError("no more")
+            return executor(x, *args, **kwargs)
+
+        model = sd15[0].clone()
+        # after ours, as an allocation within the network would be
+        kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
+        model.add_wrapper_with_key(kind, "narrow", refuse)
+        return model
+
+    got, _ = host.sample(narrow(1), sampler, SIGMAS, latent, host.conditioning())
+    # plain, with checkpoints, with the VAE in tiles, then two samples and one at a time
+    assert sizes[:5] == [4, 4, 4, 2, 1]
+    assert (got - expected).abs().max() < 1e-4 * expected.abs().max()
+    with pytest.raises(torch.cuda.OutOfMemoryError, match="lower the size of the picture, or choose DDNM or DiffPIR"):
+        host.sample(narrow(0), sampler, SIGMAS, latent, host.conditioning())
+
+
+def test_quantised_weights_become_normal(host):
+    """A wrapper around plain tensors keeps its values, and a gradient passes."""
+    from comfy.quant_ops import QuantizedTensor
+
+    from posterior.host.gradients import GradientScope
+
+    with torch.inference_mode():
+        layer = torch.nn.Linear(8, 4, bias=False)
+        quantised = QuantizedTensor.from_float(torch.randn(4, 8), "TensorCoreFP8Layout", dtype=torch.float8_e4m3fn)
+        layer.weight = torch.nn.Parameter(quantised, requires_grad=False)
+        exact = quantised.dequantize()
+    before = layer.weight
+    assert before.is_inference()
+    with GradientScope([layer]):
+        assert layer.weight is not before and isinstance(layer.weight, QuantizedTensor)
+        assert not layer.weight._qdata.is_inference()
+        assert torch.equal(layer.weight.dequantize(), exact)
+        x = torch.randn(3, 8, requires_grad=True)
+        (gradient,) = torch.autograd.grad((x @ layer.weight.dequantize().T).sum(), x)
+        assert torch.allclose(gradient, exact.clone().sum(0).expand(3, 8), atol=1e-5)
+    assert layer.weight is before
