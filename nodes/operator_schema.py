@@ -34,6 +34,6 @@ def boundary_input(optional: bool = False) -> io.Combo.Input:
     return io.Combo.Input(
         "boundary", options=list(BOUNDARIES), default="reflect", optional=optional,
         tooltip="What lay beyond the frame. reflect: much the same as at the edge, for most photos. circular: it goes on "
-        "at the other side, fastest. valid: unknown, the solved picture gets larger than the blurred one. "
-        "Start with reflect.",
+        "at the other side; fastest, open to every method. valid: unknown, the solved picture gets larger than the blurred "
+        "one. Start with reflect.",
     )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -95,6 +96,10 @@ class Operator(ABC):
             (gradient,) = torch.autograd.grad(self.forward(leaf), leaf, v.detach().clone())
         return gradient
 
+    def linearise(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """A(x), and the map v to J_A(x)^T v; both in one pass where a pass is costly."""
+        return self.forward(x), lambda v: self.vjp(x, v)
+
     def pinv(self, y: Tensor) -> Tensor:
         """A^+ y, or a generalised inverse with A(A^+(A(x))) = A(x). Returns `B C H W`."""
         raise Refusal(f"{self.label} has no inverse; choose DPS, which needs none.")
@@ -108,6 +113,8 @@ class LinearOperator(Operator):
     """y = A x. Only `forward` and `adjoint` are required; the inverses fall back on conjugate gradients."""
 
     linear = True
+    #: a SpectralOperator of the same pictures that this one resembles; it speeds up the conjugate gradients of `prox`
+    nearby: LinearOperator | None = None
 
     @abstractmethod
     def adjoint(self, y: Tensor) -> Tensor:
@@ -129,4 +136,12 @@ class LinearOperator(Operator):
 
     def prox(self, z: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
         """argmin_x norm(A x - y)^2 / 2 + rho norm(x - z)^2 / 2 = z + A^T (A A^T + rho I)^-1 (y - A z), rho > 0."""
-        return z + self.adjoint(self.solve(y - self.forward(z), rho))
+
+        def normal_equations(d: Tensor) -> Tensor:
+            return self.adjoint(self.forward(d)) + rho * d
+
+        def precondition(d: Tensor) -> Tensor:
+            return self.nearby.filter(d, lambda s: 1 / (s**2 + rho))
+
+        b = self.adjoint(y - self.forward(z))
+        return z + conjugate_gradient(normal_equations, b, precondition=precondition if self.nearby else None)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from .base import LinearOperator, Operator
 from .cache import Cache
-from .diagonal import Diagonal
+from .diagonal import Diagonal, Mask
 from .spectral import SpectralOperator
 
 
@@ -65,6 +65,11 @@ class Composition(Operator):
 
 class LinearComposition(LinearOperator, Composition):
     """y = A B x, with (A B)^T = B^T A^T; its inverses are by conjugate gradients."""
+
+    def __init__(self, outer: LinearOperator, inner: LinearOperator):
+        super().__init__(outer, inner)
+        if isinstance(outer, Mask):  # without some of its numbers y still says much the same
+            self.nearby = inner if isinstance(inner, SpectralOperator) else inner.nearby
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self.inner.adjoint(self.outer.adjoint(y))

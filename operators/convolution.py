@@ -114,9 +114,9 @@ class SymmetricConvolution(Convolution):
     def _diagonalise(self, kernel: Tensor) -> Tensor:
         for dim in (-2, -1):
             n = kernel.shape[dim]
-            index = torch.arange(n, dtype=torch.float64, device=kernel.device)
+            index = torch.arange(n, dtype=torch.float64)
             offset = torch.where(index <= n // 2, index, index - n)
-            cosine = torch.cos(torch.outer(index, offset) * (torch.pi / n)).to(kernel.dtype)
+            cosine = torch.cos(torch.outer(index, offset) * (torch.pi / n)).to(kernel)
             kernel = cosine @ kernel if dim == -2 else kernel @ cosine.mT
         return kernel
 
@@ -186,7 +186,8 @@ def convolution(kernel: Tensor, boundary: str = "reflect") -> LinearOperator:
     inner = compose(Crop(columns, rows, columns, rows), circular)
     if boundary == "valid":
         blur = inner
-    elif torch.equal(kernel, kernel.flip(-1)) and torch.equal(kernel, kernel.flip(-2)):
+        blur.nearby = circular
+    elif all(torch.allclose(kernel, kernel.flip(dim), atol=1e-7) for dim in (-2, -1)):
         blur = SymmetricConvolution(kernel)
     else:
         blur = compose(inner, Mirror(rows, columns))

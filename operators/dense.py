@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .errors import Refusal
 from .spectral import SpectralOperator
+from .views import log_picture
 
 
 class Dense(SpectralOperator):
@@ -44,6 +45,10 @@ class Dense(SpectralOperator):
     def check(self, image_shape: tuple[int, int, int]) -> None:
         if tuple(image_shape) != self.shape:
             raise Refusal(f"The matrix is made for pictures of shape {self.shape}, not {tuple(image_shape)}.")
+
+    def picture(self, y: Tensor) -> Tensor:
+        """The numbers as one line."""
+        return log_picture(y[:, None, None])
 
     def singular_values(self, image: Tensor) -> Tensor:
         return self.s

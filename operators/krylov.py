@@ -21,6 +21,7 @@ def conjugate_gradient(
     tolerance: float | None = None,
     iterations: int = 200,
     warn: bool = True,
+    precondition: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Solve M x = b for a symmetric positive semi-definite M, each sample of the batch on its own.
 
@@ -35,13 +36,16 @@ def conjugate_gradient(
             rounding errors of the dtype.
         iterations: at most so many products.
         warn: log a line when they did not suffice.
+        precondition: r to P r with a symmetric positive definite P near M^-1; fewer products are then needed.
     """
     if tolerance is None:
         tolerance = 500 * torch.finfo(b.dtype).eps
     x = torch.zeros_like(b) if x is None else x
     r = b - matvec(x) if x.any() else b
-    p = r
-    rr = _dot(r, r)
+    z = r if precondition is None else precondition(r)
+    p = z
+    rz, rr = _dot(r, z), _dot(r, r)
+    tiny = torch.finfo(rr.dtype).tiny
     goal = tolerance**2 * _dot(b, b)
     for _ in range(iterations):
         active = rr > goal
@@ -50,13 +54,13 @@ def conjugate_gradient(
         q = matvec(p)
         curvature = _dot(p, q)
         # a sample that has converged (or a direction in the null space) must not divide by zero
-        step = torch.where(active & (curvature > 0), rr / curvature.clamp_min(torch.finfo(rr.dtype).tiny), 0.0)
+        step = torch.where(active & (curvature > 0), rz / curvature.clamp_min(tiny), 0.0)
         x = x + step * p
         r = r - step * q
-        rr_new = _dot(r, r)
-        p = r + torch.where(active, rr_new / rr.clamp_min(torch.finfo(rr.dtype).tiny), 0.0) * p
-        rr = rr_new
-    reached = (rr / _dot(b, b).clamp_min(torch.finfo(rr.dtype).tiny)).max().sqrt().item()
+        z = r if precondition is None else precondition(r)
+        rz, before, rr = _dot(r, z), rz, _dot(r, r)
+        p = z + torch.where(active, rz / before.clamp_min(tiny), 0.0) * p
+    reached = (rr / _dot(b, b).clamp_min(tiny)).max().sqrt().item()
     if reached > tolerance and warn:
         logging.getLogger("posterior").warning(
             "conjugate gradients stopped at %d iterations with a relative residual of %.1e", iterations, reached

@@ -72,6 +72,11 @@ class SpectralOperator(LinearOperator):
         spectrum = gain * self.measurement_to_spectrum(r)
         return self.measurement_from_spectrum(spectrum, tuple(image.shape[1:])).to(r.dtype)
 
+    def prox(self, z: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        s = self.singular_values(z)
+        spectrum = s / (s**2 + rho) * self.measurement_to_spectrum(y - self.forward(z))
+        return z + self.from_spectrum(spectrum, tuple(z.shape[1:])).to(z.dtype)
+
     def filter(self, x: Tensor, response: Callable[[Tensor], Tensor]) -> Tensor:
         """V response(s) V^H x."""
         spectrum = response(self.singular_values(x)) * self.to_spectrum(x)

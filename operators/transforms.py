@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .cache import Cache
+
 
 def wide(x: Tensor) -> Tensor:
     """x in a precision that transforms know: at least float32."""
@@ -26,12 +28,19 @@ def hartley(x: Tensor) -> Tensor:
     return spectrum.real - spectrum.imag
 
 
+_TWIDDLES = Cache(16)
+
+
 def _twiddle(n: int, like: Tensor) -> Tensor:
     """sqrt(2/n) e^{-i pi k / 2n} for k = 0 .. n/2, and the DC coefficient's own factor."""
-    angle = torch.arange(n // 2 + 1, dtype=torch.float64, device=like.device) * (-math.pi / (2 * n))
-    factor = torch.polar(torch.full_like(angle, math.sqrt(2 / n)), angle)
-    factor[0] /= math.sqrt(2)
-    return factor.to(torch.complex128 if like.dtype == torch.float64 else torch.complex64)
+
+    def make() -> Tensor:
+        angle = torch.arange(n // 2 + 1, dtype=torch.float64) * (-math.pi / (2 * n))
+        factor = torch.polar(torch.full_like(angle, math.sqrt(2 / n)), angle)
+        factor[0] /= math.sqrt(2)
+        return factor.to(torch.complex128 if like.dtype == torch.float64 else torch.complex64).to(like.device)
+
+    return _TWIDDLES.get((n, like.dtype, like.device), make)
 
 
 def _dct_last(x: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ class VaryingBlur(LinearOperator):
         self._blur = CircularConvolution(kernels.movedim(0, 1))
         self.rows, self.columns = kernels.shape[0] // columns, columns
         self._cache = Cache()
+        self.nearby = CircularConvolution(kernels.mean(0, keepdim=True))
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
         self._blur.check(image_shape)

@@ -12,6 +12,7 @@ from posterior.operators.base import Operator
 from posterior.operators.compose import compose
 from posterior.operators.convolution import CircularConvolution, Mirror, convolution
 from posterior.operators.crop import Crop
+from posterior.operators.dense import Dense
 from posterior.operators.diagonal import Weight
 from posterior.operators.downscale import Resize, downscale
 from posterior.operators.grayscale import Grayscale
@@ -85,6 +86,7 @@ LINEAR = [
     Row("dct sensing", lambda: Subsampled("dct", 0.4, "low frequencies", 1)),
     Row("fourier sensing", lambda: Subsampled("fourier", 0.4, "uniform", 1)),
     Row("block sensing", lambda: BlockSensing(0.6, 4, 1), (2, 8, 12)),
+    Row("matrix", lambda: Dense(random_kernel(1, 1, 40, 70)[0, 0] * 70, (1, 7, 10)), (1, 7, 10)),
     Row("weighted crop", lambda: compose(Weight(weight(2, 1, 5, 6)), Crop(1, 0, 3, 2))),
     Row("masked downscale", lambda: compose(Inpainting(hole(1, 1, 2, 3)), downscale(3, "box")), (3, 6, 9)),
     Row("masked blur", lambda: compose(RandomPixels(0.5), CircularConvolution(random_kernel(1, 1, 3, 3))), exact=False),
