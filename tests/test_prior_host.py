@@ -261,3 +261,23 @@ def test_digits_enlarger_knows_more_than_the_prior(host):
         host.call("PosteriorDigitsEnlarger", small=torch.zeros(1, 9, 8, 3))
     with pytest.raises(Refusal, match="make the latent 32 x 32"):
         denoised(host, told, noise(len(clean), 3, 16, 16), 1.0)
+
+
+@pytest.mark.parametrize(
+    "node, inputs", [("PosteriorPhotoPrior", {}), ("PosteriorLoadDenoiser", {"file": "ffdnet_color.pth"})]
+)
+def test_shipped_and_published_weights_denoise_photographs(host, node, inputs):
+    """Held-out photographs at noise 0.2 ([-1, 1] unit), against non-local means told the noise level."""
+    from skimage.restoration import denoise_nl_means
+
+    from posterior.priors.train import held_out_crops
+
+    clean = held_out_crops(64)[::4]
+    noisy = clean + 0.2 * noise(*clean.shape)
+    x0 = denoised(host, host.call(node, **inputs), noisy, 0.2)
+    classical = [denoise_nl_means(u.numpy(), 5, 9, h=0.12, sigma=0.2, channel_axis=0) for u in noisy]
+
+    def decibel(estimate: Tensor) -> float:
+        return (10 * torch.log10(4 / (estimate - clean).square().flatten(1).mean(1))).mean().item()
+
+    assert decibel(x0) > decibel(torch.from_numpy(np.stack(classical))) + 0.8
