@@ -57,7 +57,7 @@ def candidates(measurement: Measurement, quick: bool) -> dict[str, Callable[[], 
     for weight in weights if sigma else [1.0]:
         found[f"total variation, {weight}"] = lambda w=weight: total_variation(measurement, w * max(sigma, 0.02))
     if isinstance(operator, Identity):
-        for strength in (0.6, 0.8, 1.0):
+        for strength in (0.3, 0.45, 0.6, 0.8):
             found[f"non-local means, {strength}"] = lambda h=strength: each(
                 lambda u: denoise_nl_means(u, 5, 9, h=h * sigma, sigma=sigma, channel_axis=-1), y
             )

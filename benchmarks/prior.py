@@ -170,9 +170,9 @@ def photographs(quick: bool, sheet: Path | None) -> list[dict[str, Any]]:
             row["gain_db"] = round(row["psnr"] - row["psnr_baseline"], 2)
             rows.append(row)
             print(f"{name:26} {key:15} {row['psnr']:6.2f} dB   {best:22} {row['psnr_baseline']:6.2f} dB", flush=True)
-        if sheet:
+        if sheet and not pure:
             two = replace(measurement, y=measurement.y[:2])
-            drawn = sample(priors["with FFDNet"], two, tuple(clean[:2].shape), 20 if quick else 40)
+            drawn = sample(priors["with FFDNet"], two, tuple(clean[:2].shape), 20 if quick else 30)
             seen = F.interpolate(two.y, clean.shape[-2:])
             columns = (clean, seen, candidates[best], *answers.values(), drawn)
             pictures.append(torch.cat([torch.cat([c[i] for c in columns], 2) for i in range(2)], 2))
