@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -43,6 +43,11 @@ class Guidance(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     #: whether the method knows one noise level only, so that other noise is whitened first
     whitens: ClassVar[bool] = False
+
+    @property
+    def latent(self) -> Literal["composed", "linearised", "pictures", "only"]:
+        """How the method meets a latent model: see `guidance.decoded`."""
+        return "linearised" if self.jacobian and "linear" in self.needs and not self.owns_transition else "composed"
 
     def __post_init__(self) -> None:
         if self.whitens and self.measurement.operator.linear:

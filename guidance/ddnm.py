@@ -44,6 +44,7 @@ class DDNM(Guidance):
     """DDNM where the measurement's sigma_y is 0, DDNM+ where it is not."""
 
     label = "DDNM"
+    latent = "pictures"
 
     needs = ("linear",)
     whitens = True

@@ -34,6 +34,7 @@ class DDS(Guidance):
     gamma: float = 5.0
 
     label = "DDS"
+    latent = "pictures"
     needs = ("linear",)
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:

@@ -30,6 +30,7 @@ class DiffPIR(Guidance):
     trust: float = 1.0
 
     label = "DiffPIR"
+    latent = "pictures"
     needs = ("linear",)
     whitens = True
 

@@ -31,8 +31,9 @@ def norm_ascent(guidance: Guidance, x0: Tensor) -> Tensor:
     weight, deviation = 1.0, measurement.noise.deviation(measurement.y)
     if isinstance(deviation, Tensor) and deviation.ndim and (deviation > 0).all():
         weight = deviation[0].numel() ** 0.5 / deviation / sample_norm(1 / deviation)
-    whitened = weight * measurement.residual(x0)
-    return measurement.operator.vjp(x0, weight * whitened / sample_norm(whitened))
+    y, pull_back = measurement.operator.linearise(x0)
+    whitened = weight * (measurement.y - y)
+    return pull_back(weight * whitened / sample_norm(whitened))
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,6 @@ class DPSGaussian(Guidance):
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         measurement = self.measurement
-        score = measurement.noise.score(measurement.residual(state.x0), measurement.y)
-        gradient = measurement.operator.vjp(state.x0, score)
+        y, pull_back = measurement.operator.linearise(state.x0)
+        gradient = pull_back(measurement.noise.score(measurement.y - y, measurement.y))
         return Estimate(x0 + self.strength * state.covariance(gradient, self.jacobian))

@@ -64,10 +64,11 @@ class General(Guidance):
             return Estimate(x0)
         operator, variance = self.measurement.operator, (state.t.sigma / state.t.alpha) ** 2
         point = state.x0 if self.error == "prediction" else state.x_t / state.t.alpha
-        residual = self.measurement.residual(point)
+        y, pull_back = operator.linearise(point)
+        residual = self.measurement.y - y
         if self.scale == "variance":
             residual = residual / (self.variance + self.c * variance)
         else:
             residual = residual / (self.c if self.scale == "constant" else self.c * sample_norm(residual))
-        lifted = operator.pinv(residual) if self.lifting == "pinv" else operator.vjp(point, residual)
+        lifted = operator.pinv(residual) if self.lifting == "pinv" else pull_back(residual)
         return Estimate(x0 + (state.covariance(lifted) if self.jacobian else variance * lifted))

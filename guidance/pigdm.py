@@ -40,6 +40,12 @@ class PiGDM(Guidance):
     label = "Pi-GDM"
     whitens = True
 
+    @property
+    def latent(self) -> str:
+        if not self.jacobian:
+            return "pictures"  # a projection
+        return "linearised" if self.measurement.operator.linear else "composed"
+
     def validate(self) -> None:
         super().validate()
         operator = self.measurement.operator
@@ -66,6 +72,10 @@ class PiGDMPublished(PiGDM):
     """Pi-GDM as published, with its after-step weight."""
 
     label = "Pi-GDM (published)"
+
+    @property
+    def latent(self) -> str:
+        return "linearised" if self.measurement.operator.linear else "composed"
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         return Estimate(x0, state.t.alpha * state.pull_back(self.lift(state), self.jacobian, self.deviation))

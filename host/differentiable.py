@@ -12,7 +12,7 @@ ControlNet, LoRA and hooks have done their work, so that what it sees is what th
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from opcode import opname
@@ -29,6 +29,8 @@ from .gradients import GradientScope, exchanged, private_copies
 
 _KIND = comfy.patcher_extension.WrappersMP.APPLY_MODEL
 _KEY = "posterior_gradient"
+#: latent pixels; 512 pixels of most VAEs
+TILE = 64
 
 
 @dataclass(frozen=True)
@@ -39,21 +41,29 @@ class Economy:
         out_of_place: replace augmented assignments; always so with checkpoints, whose second run would start from
             overwritten inputs.
         checkpoint: keep block inputs only.
+        tile: side of the tiles in which a VAE is decoded, latent pixels; 0 for the whole picture.
         samples: at most so many samples at a time, 0 for all.
     """
 
     out_of_place: bool = False
     checkpoint: bool = False
     samples: int = 0
+    tile: int = 0
 
-    def after(self, error: RuntimeError, batch: int) -> Economy | None:
-        """What to try next when a pass has failed with `error`, None when nothing is left."""
+    def after(self, error: RuntimeError, batch: int, decodes: bool = False) -> Economy | None:
+        """What to try next when a pass has failed with `error`, None when nothing is left.
+
+        Args:
+            decodes: whether the gradient passes through a VAE.
+        """
         if "modified by an inplace operation" in str(error) and not self.out_of_place:
             return replace(self, out_of_place=True)
         if not is_out_of_memory(error):
             return None
         if not self.checkpoint:
             return replace(self, out_of_place=True, checkpoint=True)
+        if decodes and not self.tile:
+            return replace(self, tile=TILE)
         samples = (self.samples or batch) // 2
         return replace(self, samples=samples) if samples else None
 
@@ -93,7 +103,7 @@ class DifferentiableCalls:
                 stack.enter_context(exchanged(weights))
                 stack.enter_context(place())
                 if economy.checkpoint:
-                    stack.enter_context(checkpointed_blocks(model.diffusion_model, weights))
+                    stack.enter_context(checkpointed_blocks(blocks(model.diffusion_model), weights))
                 return executor(*inputs, **named)
 
         inputs = (x, t, *conds)
@@ -191,8 +201,9 @@ def _opened(row: nn.ModuleList | nn.Sequential) -> Iterator[nn.Module]:
 
 
 @contextmanager
-def checkpointed_blocks(network: nn.Module, weights: list[tuple]) -> Iterator[None]:
-    """Blocks of the network run checkpointed; `weights` are in place in their second run as well."""
+def checkpointed_blocks(units: Iterable[nn.Module], weights: list[tuple]) -> Iterator[None]:
+    """Some modules run checkpointed; `weights` are in place in their second run as well."""
+    units = list(units)
 
     @contextmanager
     def again() -> Iterator[None]:
@@ -211,7 +222,6 @@ def checkpointed_blocks(network: nn.Module, weights: list[tuple]) -> Iterator[No
 
         return call
 
-    units = blocks(network)
     before = [vars(unit).get("forward") for unit in units]
     for unit in units:
         vars(unit)["forward"] = wrapped(unit.forward)

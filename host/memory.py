@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import comfy.model_management as management
 import torch
 
-from .differentiable import Economy
+from .differentiable import TILE, Economy
+from .space import ModelSpace
 
 #: bytes of saved activations per latent pixel, byte of the dtype and unit of the model's `memory_usage_factor`;
 #: counted in half precision: SD1.5 0.25, SDXL 0.39, SD3 medium 0.57 MiB
@@ -28,21 +30,34 @@ def graph_memory(model, shape: tuple[int, ...], kinds: int) -> float:
     return kinds * area * management.dtype_size(dtype) * model.memory_usage_factor * _GRAPH
 
 
-def reserve(guider, shape: tuple[int, ...]) -> Economy:
+def reserve(guider, shape: tuple[int, ...], space: ModelSpace, jacobian: bool = True) -> Economy:
     """Asks the host for the memory of a gradient pass, and says how sparing the pass has to be.
 
     Weights that the host moves in for each call would be kept by the graph: those models run checkpointed as well.
+
+    Args:
+        shape: of the state, `B C H W`.
+        space: the way from there to pictures, which is loaded as well.
+        jacobian: whether the gradient passes through the model, or through that way only.
     """
     patcher, device = guider.model_patcher, guider.model_patcher.load_device
-    need = graph_memory(guider.inner_model, shape, len(guider.conds))
+    own = graph_memory(guider.inner_model, shape, len(guider.conds)) if jacobian else 0.0
+    patchers = [patcher, *guider.loaded_models, *space.patchers()]
     if management.is_device_cpu(device):
         available = management.get_free_memory(device)
     else:
-        available = management.get_total_memory(device) - patcher.model_size() - management.extra_reserved_memory()
-    tight = need > available
-    need *= _CHECKPOINTED if tight else 1.0
-    management.load_models_gpu([patcher, *guider.loaded_models], memory_required=need)
-    return sparing() if tight or getattr(guider.inner_model, "model_lowvram", False) else Economy()
+        weights = sum(each.model_size() for each in {patcher, *space.patchers()})
+        available = management.get_total_memory(device) - weights - management.extra_reserved_memory()
+
+    def need(economy: Economy) -> float:
+        return (_CHECKPOINTED if economy.checkpoint else 1.0) * (own + space.graph_memory(shape, economy))
+
+    ways = [Economy(), sparing(), replace(sparing(), tile=TILE)]
+    economy = next((way for way in ways if need(way) <= available), ways[-1] if space.patchers() else ways[1])
+    if not economy.checkpoint and getattr(guider.inner_model, "model_lowvram", False):
+        economy = sparing()
+    management.load_models_gpu(patchers, memory_required=need(economy))
+    return economy
 
 
 def sparing() -> Economy:

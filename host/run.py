@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
@@ -84,6 +84,7 @@ class GuidedRun:
         self.blocks = [self._bind(guide, x) for guide in guides]
         self.jacobian = any(block.jacobian for block in self.blocks)
         self._trace = next((guide.trace for guide in guides if guide.trace is not None), None)
+        self._decodes = bool(self.space.patchers())
         self._guider = guider
         self._shape = tuple(x.shape)
         self._model_calls = 0
@@ -92,24 +93,25 @@ class GuidedRun:
     def _bind(self, guide: Guide, x: Tensor) -> Guidance:
         """The block on the device of x, on native coordinates; refuses what does not fit."""
         measurement = guide.block.measurement
-        self.space.check(tuple(x.shape), measurement.image_shape)
         if measurement.y.shape[0] not in (1, x.shape[0]):
             raise Refusal(
                 f"The measurement holds {measurement.y.shape[0]} pictures and the latent {x.shape[0]}; "
                 "give one measurement for all, or one for each."
             )
-        measurement = replace(measurement, operator=self.space.operator(measurement.operator))
-        return replace(guide.block, measurement=measurement).to(x.device, x.dtype)
+        with torch.inference_mode(False):  # what is moved must stay differentiable
+            return self.space.bind(guide.block, tuple(x.shape)).to(x.device, x.dtype)
 
     def __enter__(self) -> GuidedRun:
         if self._trace is not None:
             self._trace.begin(self.blocks)
-        if self.jacobian:
-            economy = reserve(self._guider, self._shape)
-            self._guider.conds = normal_tree(self._guider.conds)
-            loaded = [patcher.model for patcher in self._guider.loaded_models]
-            scope = GradientScope([self._guider.inner_model, *loaded, *self.space.modules()])
-            self._calls = DifferentiableCalls(self._stack.enter_context(scope), economy)
+        if self.jacobian or self._decodes:
+            economy = reserve(self._guider, self._shape, self.space, self.jacobian)
+            self.space.save(economy)
+            modules = [patcher.model for patcher in self.space.patchers()]
+            if self.jacobian:
+                self._guider.conds = normal_tree(self._guider.conds)
+                modules += [self._guider.inner_model, *(patcher.model for patcher in self._guider.loaded_models)]
+            self._calls = DifferentiableCalls(self._stack.enter_context(GradientScope(modules)), economy)
         return self
 
     def __exit__(self, *exc_info) -> None:
@@ -142,13 +144,15 @@ class GuidedRun:
             try:
                 return self._estimate(predict_x0, u, t, s, progress, index, model_options or {})
             except RuntimeError as error:
-                economy = self._calls.economy.after(error, u.shape[0]) if self.jacobian else None
+                differentiates = self.jacobian or self._decodes
+                economy = self._calls.economy.after(error, u.shape[0], self._decodes) if differentiates else None
                 if economy is None:
-                    if self.jacobian and is_out_of_memory(error):
+                    if differentiates and is_out_of_memory(error):
                         raise out_of_memory() from error
                     raise
             # out here the error is gone, and the graph with it
             self._calls.economy = economy
+            self.space.save(economy)
             comfy.model_management.soft_empty_cache()
             logging.info("posterior: the gradient pass is made again, %s", economy)
 

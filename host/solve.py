@@ -14,7 +14,8 @@ from torch import Tensor
 from ..operators.errors import Refusal
 from ..operators.measurement import Measurement
 from ..operators.smooth import smooth_inverse
-from .space import is_latent_vae, schedule_of
+from .space import schedule_of
+from .vae import is_latent_vae, latent_size, padded, picture_ratio
 
 STARTS = ("noise", "smooth", "back-projection")
 
@@ -38,10 +39,13 @@ def start_latent(measurement: Measurement, start: str, batch: int, vae: Any = No
     if start == "noise":
         if not is_latent_vae(vae):
             return torch.zeros(batch, channels, height, width)
-        return torch.zeros(batch, vae.latent_channels, height // vae.downscale_ratio, width // vae.downscale_ratio)
+        return torch.zeros(batch, vae.latent_channels, *latent_size(vae, height, width))
     image = start_picture(measurement, start)
     image = image.expand(batch, -1, -1, -1) if image.shape[0] == 1 else image
-    return vae.encode(image.movedim(1, -1)) if is_latent_vae(vae) else 2 * image - 1
+    if not is_latent_vae(vae):
+        return 2 * image - 1
+    whole = padded(image, *(picture_ratio(vae) * side for side in latent_size(vae, height, width)))
+    return vae.encode(whole.movedim(1, -1))
 
 
 def restoration_sigmas(start: float, end: float, steps: int) -> Tensor:
@@ -79,6 +83,8 @@ def run_sampler(patcher, sampler, sigmas: Tensor, latent: Tensor, positive, nega
     return samples.to(comfy.model_management.intermediate_device())
 
 
-def decode(samples: Tensor, vae: Any = None) -> Tensor:
-    """LATENT samples as pictures `B C H W` in [0, 1]."""
-    return vae.decode(samples).movedim(-1, 1) if is_latent_vae(vae) else ((samples + 1) / 2).clamp(0, 1)
+def decode(samples: Tensor, image_shape: tuple[int, int, int], vae: Any = None) -> Tensor:
+    """LATENT samples as pictures `B C H W` of the given (C, H, W), in [0, 1]."""
+    if not is_latent_vae(vae):
+        return ((samples + 1) / 2).clamp(0, 1)
+    return vae.decode(samples).movedim(-1, 1)[..., : image_shape[1], : image_shape[2]]

@@ -7,27 +7,24 @@ model keeps its coordinates, and the measured function becomes A(decode(z)).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import comfy.model_management
 import comfy.model_sampling
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..guidance.base import Guidance
+from ..guidance.decoded import decoded
 from ..guidance.state import Level
-from ..operators.base import Operator
 from ..operators.errors import Refusal
 from ..samplers.schedule import Schedule
+from .differentiable import Economy
+from .vae import Autoencoder, decoder_graph_memory, is_latent_vae, picture_ratio
+
+#: a latent may decode to so many more rows or columns than were measured, less one: sides that VAEs and models can take
+SPARE = 65
 
 
 def schedule_of(model_sampling) -> Schedule:
     """The noise schedule of a host's `model_sampling` object."""
     return Schedule("flow" if isinstance(model_sampling, comfy.model_sampling.CONST) else "exploding")
-
-
-def is_latent_vae(vae) -> bool:
-    """Whether a VAE changes coordinates; none, and the host's `pixel_space` choice, do not."""
-    return vae is not None and "pixel_space_vae" not in dict(vae.first_stage_model.named_parameters(recurse=False))
 
 
 class ModelSpace:
@@ -44,16 +41,27 @@ class ModelSpace:
     def to_model(self, u: Tensor, alpha: float) -> Tensor:
         return u
 
-    def operator(self, operator: Operator) -> Operator:
-        """The operator as a function of native coordinates."""
-        return operator
+    def bind(self, block: Guidance, x_shape: tuple[int, ...]) -> Guidance:
+        """The block on native coordinates.
 
-    def modules(self) -> list[nn.Module]:
-        """Modules that a gradient passes through besides the model."""
+        Args:
+            x_shape: of the sampler's states, `B C H W`.
+
+        Raises:
+            Refusal: when it does not work there, or on another size.
+        """
+        return block
+
+    def patchers(self) -> list:
+        """What is loaded and differentiated through besides the model, as the host's patchers."""
         return []
 
-    def check(self, x_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> None:
-        """Raises Refusal when pictures of the measurement and states of the sampler differ in size."""
+    def save(self, economy: Economy) -> None:
+        """How the gradient passes to come are made."""
+
+    def graph_memory(self, shape: tuple[int, ...], economy: Economy) -> float:
+        """Estimated bytes that the way to the picture saves for a backward pass."""
+        return 0.0
 
 
 class PixelSpace(ModelSpace):
@@ -67,66 +75,50 @@ class PixelSpace(ModelSpace):
     def to_model(self, u: Tensor, alpha: float) -> Tensor:
         return 2 * u - alpha
 
-    def check(self, x_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> None:
+    def bind(self, block: Guidance, x_shape: tuple[int, ...]) -> Guidance:
+        if block.latent == "only":
+            raise Refusal(
+                f"{block.label} is made for latent models, and this one works on pictures; choose DPS instead."
+            )
+        image_shape = block.measurement.image_shape
         if tuple(x_shape[1:]) != tuple(image_shape):
             raise Refusal(
                 f"The measurement speaks of a {image_shape[2]} x {image_shape[1]} picture and the latent is "
                 f"{x_shape[3]} x {x_shape[2]}; make the latent with Starting Point from the same measurement."
             )
-
-
-@dataclass(frozen=True)
-class Decoded(Operator):
-    """A(decode(z)): a measurement of the picture that a latent stands for. Not linear."""
-
-    operator: Operator
-    space: LatentSpace
-
-    @property
-    def label(self) -> str:
-        return f"{self.operator.label} seen through a VAE"
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.operator.forward(self.space.decode(x))
-
-    def support(self, y: Tensor) -> Tensor | None:
-        return self.operator.support(y)
-
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> Decoded:
-        return Decoded(self.operator.to(device, dtype), self.space)
+        return block
 
 
 class LatentSpace(ModelSpace):
     """Models on the latents of a VAE."""
 
     def __init__(self, model, vae):
-        comfy.model_management.load_models_gpu([vae.patcher])
-        self._format = model.latent_format
-        self._vae = vae
-        # most VAEs give [-1, 1]; those that give pictures as they are leave 0 where it is
-        self._signed = float(vae.process_output(torch.zeros(1, 1, 1, 1)).mean()) != 0.0
+        self._format, self._vae = model.latent_format, vae
+        self._codecs: list[Autoencoder] = []
 
-    def decode(self, z: Tensor) -> Tensor:
-        """The picture of a model-space latent, `B C H W`, not clamped, with its graph."""
-        latent = self._format.process_out(z).to(self._vae.vae_dtype)
-        image = self._vae.first_stage_model.decode(latent).to(z.dtype)
-        return (image + 1) / 2 if self._signed else image
-
-    def operator(self, operator: Operator) -> Operator:
-        return Decoded(operator, self)
-
-    def modules(self) -> list[nn.Module]:
-        return [self._vae.first_stage_model]
-
-    def check(self, x_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> None:
-        ratio = self._vae.downscale_ratio
-        if not isinstance(ratio, int):
-            raise Refusal("This VAE is for video or sound; guidance works on pictures.")
-        if (x_shape[2] * ratio, x_shape[3] * ratio) != tuple(image_shape[1:]):
+    def bind(self, block: Guidance, x_shape: tuple[int, ...]) -> Guidance:
+        _, height, width = block.measurement.image_shape
+        ratio, (latent_height, latent_width) = picture_ratio(self._vae), x_shape[2:]
+        sides = ((latent_height * ratio, height), (latent_width * ratio, width))
+        if not all(0 <= decoded - shown < SPARE for decoded, shown in sides):
             raise Refusal(
-                f"The measurement speaks of a {image_shape[2]} x {image_shape[1]} picture and the latent decodes to "
-                f"{x_shape[3] * ratio} x {x_shape[2] * ratio}; make both the same size."
+                f"The measurement speaks of a {width} x {height} picture and the latent decodes to "
+                f"{latent_width * ratio} x {latent_height * ratio}; make the latent with Starting Point from the same "
+                "measurement."
             )
+        codec = Autoencoder(self._vae, self._format, (height, width), (latent_height, latent_width), Economy())
+        self._codecs.append(codec)
+        return decoded(block, codec)
+
+    def save(self, economy: Economy) -> None:
+        for codec in self._codecs:
+            codec.economy = economy
+
+    def patchers(self) -> list:
+        return [self._vae.patcher]
+
+    def graph_memory(self, shape: tuple[int, ...], economy: Economy) -> float:
+        return decoder_graph_memory(self._vae, shape, economy)
 
 
 def space_of(model, vae) -> ModelSpace:

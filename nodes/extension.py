@@ -9,7 +9,9 @@ from ..host.prior_files import register_folders
 register_folders()  # before the nodes list what is in them
 
 from . import (  # noqa: E402
+    finish,
     guidance,
+    guidance_latent,
     guidance_linear,
     guidance_tools,
     inspect,
@@ -23,6 +25,6 @@ from . import (  # noqa: E402
 
 class PosteriorExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        guides = (guidance_tools, guidance, guidance_linear)
-        families = (operators, measurement, *guides, samplers, trajectories, priors, inspect)
+        guides = (guidance_tools, guidance, guidance_linear, guidance_latent)
+        families = (operators, measurement, finish, *guides, samplers, trajectories, priors, inspect)
         return [node for family in families for node in family.NODES]

@@ -18,7 +18,7 @@ from ..host.solve import (
     sampling_sigmas,
     start_latent,
 )
-from ..host.space import is_latent_vae
+from ..host.vae import is_latent_vae
 from ..samplers.ddim import NOISE_RULES
 from .priors import UNCONDITIONAL
 from .sockets import Guidance, Measurement, picture
@@ -131,7 +131,7 @@ class StartingPointNode(io.ComfyNode):
             description="A latent of the measurement's size to start sampling from: empty, or a first picture for fewer "
             "steps from a lower noise level.",
             inputs=[
-                Measurement.Input("measurement"),
+                Measurement.Input("measurement", tooltip="What was seen."),
                 io.Combo.Input(
                     "start", options=list(STARTS), default="noise",
                     tooltip="noise: an empty latent. smooth: holes filled and blur undone gently. back-projection: A^+ y. "
@@ -158,7 +158,7 @@ class ApplyGuidanceNode(io.ComfyNode):
             description="A model that listens to the measurement in every sampler: KSampler, SamplerCustom, any guider. "
             "Two of them in a row listen to both.",
             inputs=[
-                io.Model.Input("model"),
+                io.Model.Input("model", tooltip="The model to guide."),
                 Guidance.Input("guidance", tooltip="What to listen to, and how."),
             ],
             outputs=[io.Model.Output("guided_model", display_name="model")],
@@ -204,7 +204,7 @@ class SolveNode(io.ComfyNode):
             outputs=[
                 io.Image.Output("image", display_name="image", tooltip="The restoration, or the samples."),
                 io.Image.Output("mean", display_name="mean", tooltip="Average of the pictures: best in squared error."),
-                io.Float.Output("fit", display_name="fit", tooltip="Residual RMS / sigma_y; near 1 is a fit."),
+                io.Float.Output("fit", display_name="fit", tooltip="Residual RMS / sigma_y; near 1 is a fit. With sigma_y = 0 the RMS."),
                 io.String.Output("report", display_name="report", tooltip="What was chosen, and how well it fits."),
             ],
         )  # fmt: skip
@@ -226,12 +226,12 @@ class SolveNode(io.ComfyNode):
         latent = start_latent(measurement, "smooth" if restore else "noise", batch_size, vae)
         positive, negative = positive or UNCONDITIONAL, negative or UNCONDITIONAL
         samples = run_sampler(model, sampler, sigmas, latent, positive, negative, cfg, seed, noisy=not restore)
-        images = decode(samples, vae)
+        images = decode(samples, measurement.image_shape, vae)
         mean = images.mean(0, keepdim=True)
-        fit = measurement.fit(images.cpu())
+        fit = measurement.fit(images.cpu()) if measurement.noisy else measurement.residual_rms(images.cpu())
         chosen = ", ".join(guide.block.label for guide in guidance) if guidance else why
         report = f"{'restoration' if restore else 'samples'} by {chosen}; {steps} steps"
-        report += f", fit {', '.join(f'{value:.3f}' for value in fit.tolist())}"
+        report += f", {'fit' if measurement.noisy else 'residual RMS'} {', '.join(f'{value:.3g}' for value in fit.tolist())}"
         return io.NodeOutput(picture(images), picture(mean), fit.mean().item(), report, ui=ui.PreviewText(report))
 
 

@@ -27,7 +27,9 @@ def server() -> Iterator[Any]:
     from posterior.tools import environment
     from posterior.tools.server import Server
 
-    with Server(environment.get(os.environ.get("COMFYUI_PATH")), cpu=True) as running:
+    server = Server(environment.get(os.environ.get("COMFYUI_PATH")), cpu=True)
+    shutil.copytree(Path(__file__).parent / "server_nodes", server.base / "custom_nodes")
+    with server as running:
         yield running
 
 

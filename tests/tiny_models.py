@@ -66,11 +66,11 @@ def sd3(path: Path, seed: int = 0) -> Path:
     return _save(network, path, seed)
 
 
-def vae(path: Path, seed: int = 0) -> Path:
-    """A TAESD autoencoder for 4 channels, 8 pixels a side."""
+def vae(path: Path, seed: int = 0, channels: int = 4) -> Path:
+    """A TAESD autoencoder, 8 pixels a side."""
     from comfy.taesd.taesd import TAESD
 
-    return _save(TAESD(latent_channels=4), path, seed)
+    return _save(TAESD(latent_channels=channels), path, seed)
 
 
 def controlnet(path: Path, seed: int = 0, levels: int = 1) -> Path:

@@ -1,0 +1,255 @@
+"""The host's VAE as a differentiable pair of functions, for pictures of any size.
+
+The host's own `decode` cuts values off, leaves the device and may go through tiles that do not fit each other. Here
+nothing is cut off, and a gradient that is too large for the memory is made in one of two sparing ways:
+
+    checkpointed  blocks of the decoder keep their inputs only and run again in the backward pass
+    in tiles      windows of the latent go one after the other, each with a margin as wide as the decoder can see. What
+                  looks at the whole picture, group normalisation and attention, gets what it would have seen there from
+                  a pass without gradient. So the picture is exact, seams included; its gradient is exact for decoders
+                  without them (TAESD), and else takes the other tiles' part in a statistic to be like the tile's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import comfy.taesd.taesd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..operators.errors import Refusal
+from .differentiable import Economy, checkpointed_blocks
+from .gradients import exchanged
+
+#: latent pixels around a tile that its picture depends on: 17.3 in the decoders of SD to Flux, 18.1 in TAESD
+MARGIN = 20
+#: bytes saved for the backward pass over the host's estimate for decoding, counted in SD's decoder and in TAESD
+_GRAPH, _GRAPH_TINY = 2.7, 0.26
+
+
+def is_latent_vae(vae) -> bool:
+    """Whether a VAE changes coordinates; none, and the host's `pixel_space` choice, do not."""
+    return vae is not None and "pixel_space_vae" not in dict(vae.first_stage_model.named_parameters(recurse=False))
+
+
+def picture_ratio(vae) -> int:
+    """Pixels to a latent pixel.
+
+    Raises:
+        Refusal: for VAEs of video and sound.
+    """
+    if not isinstance(vae.downscale_ratio, int) or vae.latent_dim != 2:
+        raise Refusal("This VAE is for video or sound; guidance works on pictures.")
+    return vae.downscale_ratio
+
+
+def latent_size(vae, height: int, width: int) -> tuple[int, int]:
+    """The smallest latent whose picture holds one of the given size."""
+    ratio = picture_ratio(vae)
+    return -(-height // ratio), -(-width // ratio)
+
+
+def padded(image: Tensor, height: int, width: int) -> Tensor:
+    """A picture `B C H W` whose last row and column are repeated up to a size that a VAE takes."""
+    return F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2]), mode="replicate")
+
+
+class Autoencoder:
+    """D and E of one run (`operators.decoded.Codec`), between the model's latents and pictures in [0, 1].
+
+    Pictures may be smaller than what the latent decodes to: they are its upper left corner.
+
+    Args:
+        vae: the host's VAE, loaded.
+        latent_format: of the model.
+        picture: (H, W).
+        economy: how a gradient pass is made; may be changed between calls.
+    """
+
+    def __init__(self, vae, latent_format, picture: tuple[int, int], latent: tuple[int, int], economy: Economy):
+        self._vae, self._format, self._ratio = vae, latent_format, picture_ratio(vae)
+        self._picture, self._latent, self.economy = picture, latent, economy
+        # most VAEs give [-1, 1]; those that give pictures as they are leave 0 where it is
+        self._signed = float(vae.process_output(torch.zeros(1, 1, 1, 1)).mean()) != 0.0
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The picture of a latent in model space, `B C H W`, not cut to [0, 1]."""
+        latent = self._format.process_out(z).to(self._vae.vae_dtype)
+        image = torch.cat([self._decode(sample) for sample in self._pieces(latent)])
+        image = image[..., : self._picture[0], : self._picture[1]].to(z.dtype)
+        return (image + 1) / 2 if self._signed else image
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The latent of a picture, in model space, `B C h w`; the mean where the encoder is random."""
+        image = padded(x, *(self._ratio * side for side in self._latent))
+        image = self._vae.process_input(image).to(self._vae.vae_dtype)
+        model = self._vae.first_stage_model
+        with ExitStack() as stack:
+            if image.requires_grad and self.economy.checkpoint:
+                stack.enter_context(checkpointed_blocks(units(model), []))
+            latent = torch.cat([model.encode(sample) for sample in self._pieces(image)])
+        return self._format.process_in(latent.to(x.dtype))
+
+    def _pieces(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """One picture at a time, except where the graph of all fits anyway."""
+        return batch.split(len(batch) if batch.requires_grad and not self.economy.checkpoint else 1)
+
+    def _decode(self, latent: Tensor) -> Tensor:
+        model, economy = self._vae.first_stage_model, self.economy
+        if not (latent.requires_grad and economy.checkpoint):
+            return model.decode(latent)
+        if economy.tile:
+            return decode_in_tiles(model, latent, economy.tile)
+        with checkpointed_blocks(units(model), []):
+            return model.decode(latent)
+
+
+def decoder_graph_memory(vae, shape: tuple[int, ...], economy: Economy) -> float:
+    """Estimated bytes that decoding a latent of this shape saves for its backward pass."""
+    tiny = isinstance(vae.first_stage_model, comfy.taesd.taesd.TAESD)
+    if economy.tile:
+        side = economy.tile + 2 * MARGIN
+        shape = (1, shape[1], min(shape[2], side), min(shape[3], side))
+    elif economy.checkpoint:
+        shape = (1, *shape[1:])
+    return shape[0] * vae.memory_used_decode(shape, vae.vae_dtype) * (_GRAPH_TINY if tiny else _GRAPH)
+
+
+def units(module: nn.Module) -> Iterator[nn.Module]:
+    """The blocks of an autoencoder: what holds layers of its own, and no rows of blocks beside them."""
+    for child in module.children():
+        parts = list(child.children())
+        rows = any(isinstance(part, nn.ModuleList) and len(part) for part in parts)
+        layers = any(next(part.children(), None) is None and not isinstance(part, nn.ModuleList) for part in parts)
+        if layers and not rows and not isinstance(child, nn.ModuleList | nn.Sequential):
+            yield child
+        else:
+            yield from units(child)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A tile with its margin, in latent pixels: `tile` is what it is for, within `seen`, along both sides."""
+
+    tile: tuple[slice, slice]
+    seen: tuple[slice, slice]
+
+    def core(self, x: Tensor) -> Tensor:
+        """The tile's own part of what a layer sees of the window, whatever its resolution."""
+        for dim, tile, seen in zip((-2, -1), self.tile, self.seen, strict=True):
+            scale = x.shape[dim] // (seen.stop - seen.start)
+            x = x.narrow(dim, scale * (tile.start - seen.start), scale * (tile.stop - tile.start))
+        return x
+
+
+def windows(height: int, width: int, tile: int) -> list[list[Window]]:
+    """Rows of windows that cover a latent."""
+
+    def along(size: int) -> list[tuple[slice, slice]]:
+        ends = [(start, min(start + tile, size)) for start in range(0, size, tile)]
+        return [(slice(a, b), slice(max(a - MARGIN, 0), min(b + MARGIN, size))) for a, b in ends]
+
+    return [[Window((y, x), (yy, xx)) for x, xx in along(width)] for y, yy in along(height)]
+
+
+def decode_in_tiles(model: nn.Module, latent: Tensor, tile: int) -> Tensor:
+    """model.decode(latent), `1 C h w`, in windows of `tile` latent pixels, each of them checkpointed as a whole."""
+    seen, blocks = whole_picture(model, lambda: model.decode(latent)), list(units(model))
+
+    def piece(part: Tensor, window: Window) -> Tensor:
+        entries = [(table, name, wrap(window)) for table, name, wrap in seen]
+        with exchanged(entries), checkpointed_blocks(blocks, entries):
+            return window.core(model.decode(part))
+
+    rows = [
+        torch.cat(
+            [
+                checkpoint(piece, latent[(..., *window.seen)], window, use_reentrant=False, preserve_rng_state=False)
+                for window in row
+            ],
+            -1,
+        )
+        for row in windows(*latent.shape[-2:], tile)
+    ]
+    return torch.cat(rows, -2)
+
+
+def whole_picture(model: nn.Module, run: Callable[[], Tensor]) -> list[tuple[dict, str, Callable[[Window], object]]]:
+    """What takes the place of normalisation and attention in a window, as entries for `exchanged` still to be made.
+
+    Args:
+        run: a pass over the whole picture, in which they are watched.
+    """
+    norms = [
+        (parent._modules, name, child)
+        for parent in model.modules()
+        for name, child in parent._modules.items()
+        if isinstance(child, nn.GroupNorm)
+    ]
+    attentions = [vars(module) for module in model.modules() if "optimized_attention" in vars(module)]
+    seen: dict[int, Callable[[Window], object]] = {}
+
+    def watch(norm: nn.GroupNorm, args: tuple[Tensor]) -> None:
+        seen[id(norm)] = partial(WholeNorm, norm, *moments(args[0], norm.num_groups))
+
+    def watched(own: dict, attention: Callable, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        seen[id(own)] = lambda window: partial(whole_attention, window, k, v)
+        return attention(q, k, v)
+
+    hooks = [norm.register_forward_pre_hook(watch) for _, _, norm in norms]
+    watchers = [(own, "optimized_attention", partial(watched, own, own["optimized_attention"])) for own in attentions]
+    try:
+        with torch.no_grad(), exchanged(watchers):
+            if norms or attentions:
+                run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    entries = [(table, name, seen.get(id(norm))) for table, name, norm in norms]
+    entries += [(own, "optimized_attention", seen.get(id(own))) for own in attentions]
+    return [entry for entry in entries if entry[2] is not None]  # the encoder's were not seen
+
+
+def moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the groups of channels, `B groups`."""
+    precise = x.reshape(len(x), groups, -1).to(torch.promote_types(x.dtype, torch.float32))
+    variance, mean = torch.var_mean(precise, dim=2, correction=0)
+    return mean, variance
+
+
+def _pass_gradient(value: Tensor, live: Tensor) -> Tensor:
+    """`value` with the gradient of `live`."""
+    return value + (live - live.detach())
+
+
+class WholeNorm(nn.Module):
+    """Group normalisation of a window with the whole picture's mean and variance.
+
+    Their gradient is that of the tile's own, as if the other tiles were like it.
+    """
+
+    def __init__(self, norm: nn.GroupNorm, mean: Tensor, variance: Tensor, window: Window):
+        super().__init__()
+        self._norm, self._whole, self._window = [norm], (mean, variance), window
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = self._norm[0]
+        mean, variance = map(_pass_gradient, self._whole, moments(self._window.core(x), norm.num_groups))
+        each = x.shape[1] // norm.num_groups
+        gain = (variance + norm.eps).rsqrt().repeat_interleave(each, 1) * norm.weight
+        shift = norm.bias - mean.repeat_interleave(each, 1) * gain
+        return x * gain[..., None, None].to(x.dtype) + shift[..., None, None].to(x.dtype)
+
+
+def whole_attention(window: Window, all_k: Tensor, all_v: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of a window to the whole picture, `B C h w`; only what is in the tile passes a gradient."""
+    keys, values = all_k.clone(), all_v.clone()
+    keys[(..., *window.tile)], values[(..., *window.tile)] = window.core(k), window.core(v)
+    flat = [x.flatten(2).transpose(1, 2) for x in (q, keys, values)]
+    return F.scaled_dot_product_attention(*flat).transpose(1, 2).reshape(q.shape)

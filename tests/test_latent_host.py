@@ -1,0 +1,325 @@
+"""The host's VAE as a differentiable function, and latent guidance inside the host."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import tiny_models
+import torch
+from patch_codec import F64, PatchPCA
+from torch import nn
+
+from posterior.guidance.ddnm import DDNM
+from posterior.guidance.diffpir import DiffPIR
+from posterior.guidance.dps import DPS
+from posterior.guidance.mmps import MMPS
+from posterior.guidance.mpgd import MPGD
+from posterior.guidance.pigdm import PiGDM
+from posterior.guidance.psld import PSLD
+from posterior.guidance.resample import ReSample
+from posterior.guidance.score_ald import ScoreALD
+from posterior.operators.decoded import Decoded, Linearised
+from posterior.operators.downscale import downscale
+from posterior.operators.errors import Refusal
+from posterior.operators.inpainting import Inpainting
+from posterior.operators.jpeg import JPEG
+from posterior.operators.measurement import Measurement
+from posterior.operators.noise import GaussianNoise
+
+SIGMAS = torch.tensor([5.0, 2.0, 0.0])
+
+
+class Unscaled:
+    """A latent format that leaves latents as they are."""
+
+    def process_in(self, latent):
+        return latent
+
+    process_out = process_in
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+@pytest.fixture(scope="module")
+def sd15(host, folder):
+    import comfy.sd
+
+    with torch.inference_mode():
+        return comfy.sd.load_diffusion_model(str(tiny_models.sd15(folder / "sd15.safetensors")))
+
+
+@pytest.fixture(scope="module")
+def taesd(host, folder):
+    import comfy.sd
+    import comfy.utils
+
+    path = tiny_models.vae(folder / "vae.safetensors")
+    with torch.inference_mode():
+        return comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(path)))
+
+
+def vae_of(taesd, network: nn.Module, dtype=torch.float32, **fields):
+    """A VAE object of the host around another network."""
+    import copy
+
+    import comfy.model_patcher
+
+    vae = copy.copy(taesd)
+    vae.first_stage_model = network.eval().requires_grad_(False).to(dtype)
+    vae.patcher = comfy.model_patcher.ModelPatcher(network, load_device=vae.device, offload_device=vae.device)
+    vae.vae_dtype = dtype
+    for name, value in fields.items():
+        setattr(vae, name, value)
+    return vae
+
+
+def narrow_kl(seed: int = 0) -> nn.Module:
+    """The autoencoder of SD with a quarter of its channels, random weights."""
+    from comfy.ldm.models.autoencoder import AutoencoderKL
+
+    config = {
+        "double_z": True, "z_channels": 4, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32,
+        "ch_mult": [1, 2, 2, 2], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
+    }  # fmt: skip
+    network = AutoencoderKL(ddconfig=config, embed_dim=4)
+    generator = torch.Generator().manual_seed(seed)
+    for weight in network.parameters():
+        noise = torch.randn(weight.shape, generator=generator)
+        weight.data = noise / weight[0].numel() ** 0.5 if weight.ndim > 1 else 1 + 0.1 * noise
+    return network
+
+
+def autoencoder(vae, picture=(64, 64), latent=(8, 8), **economy):
+    from posterior.host.differentiable import Economy
+    from posterior.host.vae import Autoencoder
+
+    return Autoencoder(vae, Unscaled(), picture, latent, Economy(**economy))
+
+
+@pytest.mark.parametrize("kind", ["taesd", "kl"])
+def test_decode_and_encode_are_the_host_s(host, taesd, kind):
+    vae = taesd if kind == "taesd" else vae_of(taesd, narrow_kl())
+    codec = autoencoder(vae)
+    z = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = vae.decode(z).movedim(-1, 1)
+        got = codec.decode(z)
+        assert (got < 0).any()  # not cut
+        torch.testing.assert_close(got.clamp(0, 1), expected)
+        pictures = torch.rand(2, 3, 64, 64)
+        torch.testing.assert_close(codec.encode(pictures), vae.encode(pictures.movedim(1, -1)))
+
+
+@pytest.mark.parametrize(
+    "kind, way",
+    [
+        ("taesd", {}), ("taesd", {"checkpoint": True, "tile": 64}), ("kl", {}), ("kl", {"checkpoint": True}),
+    ],
+)  # fmt: skip
+def test_gradients_of_the_decoder_against_differences(host, taesd, kind, way):
+    """Float64, in the ways of saving memory that leave nothing out."""
+    with torch.inference_mode(False):
+        network = narrow_kl() if kind == "kl" else type(taesd.first_stage_model)(latent_channels=4)
+        if kind == "taesd":
+            network.load_state_dict({k: v.clone() for k, v in taesd.first_stage_model.state_dict().items()})
+        codec = autoencoder(vae_of(taesd, network, F64), **way)
+        generator = torch.Generator().manual_seed(1)
+        z, d = (torch.randn(2, 4, 8, 8, dtype=F64, generator=generator) for _ in range(2))
+        leaf = z.clone().requires_grad_()
+        image = codec.decode(leaf)
+        v = torch.randn(image.shape, dtype=F64, generator=generator)
+        (gradient,) = torch.autograd.grad(image, leaf, v)
+        h = 1e-6
+        slope = (codec.decode(z + h * d) - codec.decode(z - h * d)) / (2 * h)
+    expected = (v * slope).flatten(1).sum(1)
+    assert ((gradient * d).flatten(1).sum(1) - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_blocks_of_the_decoders(host, taesd):
+    """What is checkpointed: residual, attention and sampling blocks of SD's VAE; the blocks of TAESD."""
+    from posterior.host.vae import units
+
+    names = [type(unit).__name__ for unit in units(narrow_kl().decoder)]
+    levels = ["ResnetBlock"] * 2, *(["ResnetBlock", "ResnetBlock", "Upsample"] for _ in range(3))
+    assert names == ["ResnetBlock", "AttnBlock", "ResnetBlock", *sum(levels, [])]
+    assert {type(unit).__name__ for unit in units(taesd.first_stage_model)} == {"Block"}
+
+
+@pytest.mark.parametrize("kind", ["taesd", "kl"])
+def test_tiles_are_exact(host, taesd, kind):
+    """A strip of three tiles: the picture is that of one piece, seams and borders included; so is TAESD's gradient."""
+    from posterior.host.differentiable import Economy
+
+    with torch.inference_mode(False):
+        network = narrow_kl() if kind == "kl" else type(taesd.first_stage_model)(latent_channels=4)
+        if kind == "taesd":
+            network.load_state_dict({k: v.clone() for k, v in taesd.first_stage_model.state_dict().items()})
+        codec = autoencoder(vae_of(taesd, network, F64), (32, 512), (4, 64))
+        z = torch.randn(1, 4, 4, 64, dtype=F64, generator=torch.Generator().manual_seed(2))
+        results = []
+        for economy in (Economy(), Economy(checkpoint=True, tile=24)):
+            codec.economy = economy
+            leaf = z.clone().requires_grad_()
+            image = codec.decode(leaf)
+            v = torch.randn(image.shape, dtype=F64, generator=torch.Generator().manual_seed(3))
+            (gradient,) = torch.autograd.grad(image, leaf, v)
+            results.append((image.detach(), gradient))
+    (whole, exact), (tiled, gradient) = results
+    torch.testing.assert_close(tiled, whole, rtol=1e-9, atol=1e-9)
+    if kind == "taesd":
+        torch.testing.assert_close(gradient, exact, rtol=1e-9, atol=1e-9)
+    else:
+        assert torch.cosine_similarity(gradient.flatten(), exact.flatten(), 0) > 0.97
+    assert not any("forward" in vars(module) for module in network.modules())
+    assert not any(type(module).__name__ == "WholeNorm" for module in network.modules())
+
+
+def test_forward_derivatives_of_the_decoder(host, taesd):
+    """What Gauss-Newton methods need: J v and J^T v of the real networks agree."""
+    from posterior.host.gradients import GradientScope
+
+    for network in (narrow_kl(), None):
+        vae = taesd if network is None else vae_of(taesd, network)
+        with GradientScope([vae.first_stage_model]), torch.inference_mode(False):
+            composed = Decoded(downscale(4, "box"), autoencoder(vae))
+            z, d = (torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(i)) for i in (3, 4))
+            linear = Linearised(composed, z)
+            v = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(5))
+            left, right = (v * linear.forward(d)).sum().item(), (linear.adjoint(v) * d).sum().item()
+        assert left == pytest.approx(right, rel=1e-3, abs=1e-3)
+
+
+def measured(operator=None, size=(64, 64), noise: float = 0.05, batch: int = 1) -> Measurement:
+    picture = torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(7))
+    if operator is None:
+        mask = torch.zeros(1, 1, *size)
+        mask[..., 20:50, 10:40] = 1
+        operator = Inpainting(mask)
+    return Measurement.simulate(operator, picture, GaussianNoise(noise), 0)
+
+
+def sampler_for(host, block, vae, amount=1.0):
+    from posterior.host.run import Guide
+    from posterior.host.sampler import guided_ddim_sampler
+
+    return guided_ddim_sampler((Guide(block, vae),), amount, "eta")
+
+
+METHODS = [
+    DPS, lambda m: DPS(m, jacobian=False), MPGD, lambda m: MMPS(m, 1), PiGDM, lambda m: PiGDM(m, jacobian=False), DDNM,
+    DiffPIR, PSLD, lambda m: ReSample(m, 1, iterations=3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_runs_through_a_vae_and_leaves_no_trace(host, sd15, taesd, method):
+    block = method(measured())
+    before = host.objects(sd15.model, taesd.first_stage_model)
+    rest = (SIGMAS, host.latent(1, 4, 8, 8), host.conditioning())
+    samples, _ = host.sample(sd15, sampler_for(host, block, taesd), *rest)
+    plain, _ = host.sample(sd15, "euler", *rest)
+    assert samples.isfinite().all() and (samples - plain).abs().max() > 1e-3
+    assert all(a is b for a, b in zip(before, host.objects(sd15.model, taesd.first_stage_model), strict=True))
+
+
+def test_a_projection_through_the_vae_is_the_formula(host, sd15, taesd):
+    """One step of DDNM to sigma = 0: z + E(x + A^+ (y - A x)) - E(x), x = D(z), by the network's own functions."""
+    vae = vae_of(taesd, PatchPCA(4))
+    measurement, sigmas = measured(noise=0.0), torch.tensor([2.0, 0.0])
+    latent = host.latent(1, 4, 8, 8)
+    got, _ = host.sample(sd15, sampler_for(host, DDNM(measurement), vae), sigmas, latent, host.conditioning())
+    z, _ = host.sample(sd15, "euler", sigmas, latent, host.conditioning())
+    network = vae.first_stage_model
+    x = (network.decode(z) + 1) / 2
+    kept = x + measurement.operator.pinv(measurement.residual(x))
+    expected = z + network.encode(2 * kept - 1) - network.encode(2 * x - 1)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_gauss_newton_fits_through_a_linear_vae(host, sd15, taesd):
+    """Pi-GDM's last step, at next to no noise, lands where the measurement and the VAE's range allow."""
+    vae = vae_of(taesd, PatchPCA(4))
+    measurement = measured(downscale(8, "box"), noise=0.02)
+    latent = host.latent(1, 4, 8, 8)
+    residuals = []
+    guided = [sampler_for(host, block, vae) for block in (DiffPIR(measurement), MMPS(measurement, 5))]
+    for sampler in (*guided, "euler"):
+        z, _ = host.sample(sd15, sampler, torch.tensor([3.0, 1.0, 0.3, 0.0]), latent, host.conditioning())
+        residuals.append(measurement.residual_rms((vae.first_stage_model.decode(z) + 1) / 2).item())
+    assert max(residuals[:2]) < 0.5 * residuals[2]
+
+
+@pytest.mark.parametrize("size", [(61, 50), (64, 64)])
+def test_pictures_of_any_size(host, sd15, taesd, size):
+    """Latents of the next multiple of 8, the picture in their corner: nothing is cut off."""
+    measurement = measured(size=size)
+    latent = host.call("PosteriorStartingPoint", measurement=measurement, start="smooth", batch_size=1, vae=taesd)
+    assert latent["samples"].shape == (1, 4, 8, -(-size[1] // 8))
+    for block in (DPS(measurement), DDNM(measurement), PSLD(measurement)):
+        samples, _ = host.sample(sd15, sampler_for(host, block, taesd), SIGMAS, latent, host.conditioning())
+        assert samples.isfinite().all()
+    images, *_ = host.call(
+        "PosteriorSolve", model=sd15, measurement=measurement, estimate="samples", steps=2, seed=0, batch_size=1,
+        cfg=1.0, vae=taesd, positive=host.conditioning(), negative=host.conditioning(),
+    )  # fmt: skip
+    assert images.shape == (1, *size, 3)
+
+
+def test_jpeg_and_batches(host, sd15, taesd):
+    """A nonlinear measurement; and a sample of a batch is the sample alone."""
+    measurement = measured(JPEG(20), batch=2)
+    latent = host.latent(2, 4, 8, 8)
+    both, _ = host.sample(sd15, sampler_for(host, DPS(measurement), taesd, 0.0), SIGMAS, latent, host.conditioning())
+    own = replace(measurement, y=measurement.y[1:])
+    single = {**host.latent(1, 4, 8, 8), "batch_index": [1]}
+    alone, _ = host.sample(sd15, sampler_for(host, DPS(own), taesd, 0.0), SIGMAS, single, host.conditioning())
+    assert (alone - both[1:]).abs().max() < 1e-2 * both.abs().max()
+
+
+def test_refusals(host, sd15, taesd):
+    rest = (SIGMAS, host.latent(1, 4, 8, 8), host.conditioning())
+    wrong = host.latent(1, 4, 8, 20)
+    with pytest.raises(Refusal, match="64 x 64 picture and the latent decodes to 160 x 64; make the latent"):
+        host.sample(sd15, sampler_for(host, DPS(measured()), taesd), SIGMAS, wrong, host.conditioning())
+    video = vae_of(taesd, PatchPCA(4), latent_dim=3)
+    with pytest.raises(Refusal, match="video or sound"):
+        host.sample(sd15, sampler_for(host, DPS(measured()), video), *rest)
+    with pytest.raises(Refusal, match="video or sound"):
+        clip = host.latent(1, 4, 2, 8, 8)
+        host.sample(sd15, sampler_for(host, DPS(measured()), taesd), SIGMAS, clip, host.conditioning())
+    images = torch.rand(4, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    pixels = host.call("PosteriorGaussianPrior", images=images, floor=0.05)
+    with pytest.raises(Refusal, match="PSLD is made for latent models"):
+        host.sample(pixels, sampler_for(host, PSLD(measured()), None), SIGMAS, host.latent(1, 3, 64, 64))
+    with pytest.raises(Refusal, match="seen through a VAE is not; choose DPS instead"):
+        host.sample(sd15, sampler_for(host, ScoreALD(measured()), taesd), *rest)
+
+
+def test_memory_decides_how_the_gradient_is_made(host, sd15, taesd, monkeypatch):
+    """Plain, checkpointed, in tiles: the first that fits; and an error for want of memory goes on from there."""
+    import comfy.model_management as management
+
+    from posterior.host import memory, space
+    from posterior.host.differentiable import Economy
+
+    class Guider:
+        model_patcher, inner_model, loaded_models, conds = sd15, sd15.model, (), {"positive": []}
+
+    through = space.LatentSpace(sd15.model, vae_of(taesd, narrow_kl()))
+    shape, ways = (1, 4, 128, 128), []
+    monkeypatch.setattr(management, "load_models_gpu", lambda *_, **__: None)
+    for free in (1e12, 25e9, 1e9):
+        monkeypatch.setattr(management, "get_free_memory", lambda *_, free=free: free)
+        ways.append(memory.reserve(Guider, shape, through))
+    assert [(way.checkpoint, bool(way.tile)) for way in ways] == [(False, False), (True, False), (True, True)]
+    error = torch.cuda.OutOfMemoryError()
+    plain = Economy()
+    once = plain.after(error, 2, decodes=True)
+    assert once.checkpoint and not once.tile
+    twice = once.after(error, 2, decodes=True)
+    assert twice.tile and not twice.samples
+    assert twice.after(error, 2, decodes=True).samples == 1 and once.after(error, 2).samples == 1
