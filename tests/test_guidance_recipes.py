@@ -25,7 +25,8 @@ from posterior.guidance.mcg import MCG
 from posterior.guidance.mpgd import MPGD
 from posterior.guidance.pigdm import PiGDMPublished
 from posterior.guidance.projection import NoisedProjection
-from posterior.guidance.state import Level
+from posterior.guidance.snips import SNIPS
+from posterior.guidance.state import Level, predict
 from posterior.operators.dense import Dense
 from posterior.operators.measurement import Measurement
 from posterior.operators.noise import GaussianNoise, sample_generators, standard_normal
@@ -193,6 +194,23 @@ def ddrm(p: Problem, x: Tensor, i: int) -> Tensor:
     return then.sqrt() * (out @ vh).reshape(x.shape)
 
 
+def ddnm_plus(p: Problem, x: Tensor, i: int) -> Tensor:
+    """Equations 17 and 51 of DDNM+, one singular direction after another; eta = 0."""
+    then = ALPHA_BAR[i - 1]
+    a, sigma_s = then.sqrt(), (1 - then).sqrt()
+    u, s, vh = torch.linalg.svd(p.A, full_matrices=True)
+    eps, x0 = network(x, i).flatten(1) @ vh.T, predicted(x, i).flatten(1) @ vh.T
+    y, z = p.y @ u, (p.noise() if i > 1 else torch.zeros_like(x)).flatten(1) @ vh.T
+    out = a * x0 + sigma_s * eps
+    for k in range(len(s)):
+        if sigma_s < a * p.sigma / s[k]:
+            share, left = s[k] * sigma_s / (a * p.sigma), torch.zeros(())
+        else:
+            share, left = 1.0, (sigma_s**2 - (a * p.sigma / s[k]) ** 2).sqrt()
+        out[:, k] = a * (x0[:, k] + share * (y[:, k] / s[k] - x0[:, k])) + left * z[:, k]
+    return (out @ vh).reshape(x.shape)
+
+
 @dataclass(frozen=True)
 class Recipe:
     transcription: Callable[[Problem, Tensor, int], Tensor]
@@ -205,6 +223,7 @@ class Recipe:
 RECIPES = {
     "DPS": Recipe(dps, lambda m: DPS(m, 0.4), sigma=0.1),
     "DDNM": Recipe(ddnm, DDNM),
+    "DDNM+": Recipe(ddnm_plus, DDNM, 0.0, sigma=0.1),
     "DiffPIR": Recipe(diffpir, lambda m: DiffPIR(m, 2.0), 0.3, "zeta", 0.1),
     "Pi-GDM": Recipe(pigdm, PiGDMPublished, 0.5, sigma=0.1),
     "MPGD": Recipe(mpgd, lambda m: MPGD(m, 0.2), 0.0),
@@ -253,6 +272,27 @@ def test_follows_the_published_algorithm(name: str):
     ours.append(2 * end - 1)
     for step, (theirs, mine) in enumerate(zip(trajectory, ours, strict=True)):
         torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6, msg=lambda m, step=step: f"step {step}: {m}")
+
+
+def test_snips_is_its_score_taken_with_its_step_lengths():
+    """Section 3 of SNIPS, each singular direction on its own: x + step (likelihood, and score where it counts)."""
+    matrix, sigma, sigma_y = matrices(4)["random"], 0.4, 0.25
+    x = 2 * torch.randn(1, *SHAPE, dtype=F64, generator=torch.Generator().manual_seed(3))
+    y = torch.randn(1, 8, dtype=F64, generator=torch.Generator().manual_seed(4))
+    u, s, vh = torch.linalg.svd(matrix, full_matrices=True)
+    state = predict(PRIOR.denoiser, x, Level(1.0, sigma))
+    x_bar, score, seen = x.flatten(1) @ vh.T, (state.x0 - x).flatten(1) @ vh.T / sigma**2, y @ u
+    out = x_bar + sigma**2 * score
+    for k in range(8):
+        likelihood = s[k] * (seen[:, k] - s[k] * x_bar[:, k]) / abs(sigma_y**2 - (s[k] * sigma) ** 2)
+        if s[k] * sigma < sigma_y:
+            step, gradient = sigma**2 * (1 - (s[k] * sigma / sigma_y) ** 2), likelihood + score[:, k]
+        else:
+            step, gradient = sigma**2 - (sigma_y / s[k]) ** 2, likelihood
+        out[:, k] = x_bar[:, k] + step * gradient
+    assert (s * sigma < sigma_y).any() and (s * sigma > sigma_y).any()
+    block = SNIPS(Measurement(Dense(matrix, SHAPE), y, GaussianNoise(sigma_y)))
+    torch.testing.assert_close(block.estimate(state, state.x0).x0, (out @ vh).reshape(x.shape))
 
 
 def test_the_recipes_problem_is_not_linear():
