@@ -148,6 +148,23 @@ def test_controlnet(host, sd15, vae, folder):
     check_directional_derivative(host, sd15[0], vae[0], conditioning)
 
 
+def test_inpainting_checkpoint(host, vae, folder):
+    """A model that was trained to be told the masked picture (9 channels) is a prior like any other."""
+    import comfy.sd
+
+    path = tiny_models.sd15(folder / "inpaint.safetensors", levels=2, in_channels=9)
+    with torch.inference_mode():
+        model = comfy.sd.load_diffusion_model(str(path))
+        picture = torch.rand(1, 64, 64, 3, generator=torch.manual_seed(3))
+        mask = torch.zeros(1, 64, 64)
+        mask[:, 32:] = 1
+    told, _, _ = host.call(
+        "InpaintModelConditioning", positive=host.conditioning(), negative=host.conditioning(), vae=vae[0],
+        pixels=picture, mask=mask, noise_mask=False,
+    )  # fmt: skip
+    check_directional_derivative(host, model, vae[0], told)
+
+
 def check_directional_derivative(host, model, vae, conditioning):
     """DPS's step against a central difference of the residual norm, both through the host's own model call.
 

@@ -26,12 +26,14 @@ def _save(network: nn.Module, path: Path, seed: int, prefix: str = "", dtype: to
     return path
 
 
-def sd15(path: Path, seed: int = 0, levels: int = 1, dtype: torch.dtype = torch.float32) -> Path:
+def sd15(
+    path: Path, seed: int = 0, levels: int = 1, dtype: torch.dtype = torch.float32, in_channels: int = 4
+) -> Path:
     """A UNet of SD1.5's widths with one block a level; `levels` halvings less one, 320 channels throughout."""
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
     network = UNetModel(
-        image_size=8, in_channels=4, out_channels=4, model_channels=320, num_res_blocks=[1] * levels,
+        image_size=8, in_channels=in_channels, out_channels=4, model_channels=320, num_res_blocks=[1] * levels,
         channel_mult=[1] * levels, num_heads=8, num_head_channels=-1, use_spatial_transformer=True,
         transformer_depth=[1] * levels, transformer_depth_middle=1, transformer_depth_output=[1] * (2 * levels),
         context_dim=768, dtype=torch.float32,
