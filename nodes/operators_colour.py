@@ -8,8 +8,9 @@ from comfy_api.latest import io
 from ..operators.grayscale import Grayscale
 from ..operators.identity import Scale
 from ..operators.jpeg import JPEG
-from ..operators.pointwise import DITHERS, Gamma, Quantisation, Saturation
+from ..operators.pointwise import DITHERS, Gamma, Palette, Quantisation, Saturation
 from .operator_schema import operator_schema, seed_input
+from .sockets import planes
 
 
 class GrayscaleNode(io.ComfyNode):
@@ -116,6 +117,22 @@ class FewerColoursNode(io.ComfyNode):
         return io.NodeOutput(Quantisation(levels, dither, seed))
 
 
+class PaletteNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return operator_schema(
+            "PosteriorPalette",
+            "Palette (GIF)",
+            "Each pixel got the nearest of a few colours, as in a GIF. Solving smooths the steps. Needs DPS.",
+            [io.Image.Input("image", tooltip="The damaged picture, or any with the same colours; at most 256 of them.")],
+        )
+
+    @classmethod
+    def execute(cls, image) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            return io.NodeOutput(Palette.of(planes(image)))
+
+
 class JPEGNode(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -141,4 +158,4 @@ class JPEGNode(io.ComfyNode):
             return io.NodeOutput(JPEG(quality, subsampling))
 
 
-NODES = [GrayscaleNode, OverexposureNode, GammaNode, ScaleNode, FewerColoursNode, JPEGNode]
+NODES = [GrayscaleNode, OverexposureNode, GammaNode, ScaleNode, FewerColoursNode, PaletteNode, JPEGNode]

@@ -1,4 +1,4 @@
-"""What happens to each number of a picture on its own and is not linear."""
+"""What happens to each pixel of a picture on its own and is not linear."""
 
 from __future__ import annotations
 
@@ -106,6 +106,46 @@ class Quantisation(Operator):
         top = self.levels - 1
         x = x.clamp(0, 1)
         return straight_through((x * top + self._offset(x)).floor() / top, x)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return y
+
+
+class Palette(Operator):
+    """y is the nearest of K colours at each pixel, as in a GIF. The gradient passes straight through the choice.
+
+    A picture of the palette's colours is not changed again, so y is its own generalised inverse.
+
+    Args:
+        colours: `K C`, in [0, 1].
+    """
+
+    label = "Palette"
+
+    def __init__(self, colours: Tensor):
+        self.colours = colours
+
+    @classmethod
+    def of(cls, image: Tensor, most: int = 256) -> Palette:
+        """The palette of a picture, `B C H W`, whose colours are counted in steps of 8 bits.
+
+        Raises:
+            Refusal: when it has more than `most` colours.
+        """
+        colours = (image.movedim(1, -1).flatten(0, 2) * 255).round().unique(dim=0) / 255
+        if len(colours) > most:
+            raise Refusal(
+                f"The picture has {len(colours)} colours and a palette at most {most}; give a GIF or an 8-bit PNG."
+            )
+        return cls(colours)
+
+    def forward(self, x: Tensor) -> Tensor:
+        colours = self.colours.to(x)
+        with torch.no_grad():
+            # norm(x - p)^2 without norm(x)^2, which is the same for all p
+            distance = colours.square().sum(1) - 2 * x.movedim(1, -1) @ colours.mT
+            nearest = colours[distance.argmin(-1)].movedim(-1, 1)
+        return straight_through(nearest, x)
 
     def pinv(self, y: Tensor) -> Tensor:
         return y

@@ -1,7 +1,8 @@
 """Operators that treat rows and columns on their own: A = A_h (x) A_w, Y = A_h X A_w^T.
 
 With A_h = U_h diag(s_h) V_h^T and the like for the width, A has the singular values s_h s_w^T and the singular vectors
-U_h (x) U_w, V_h (x) V_w: two small dense decompositions, made once, are exact for the whole picture at any border.
+U_h (x) U_w, V_h (x) V_w: two small dense decompositions, made once, are exact for the whole picture at any border. The
+rows of both matrices must be independent, which those of resampling are.
 The product itself uses that the matrices are banded and is linear in the number of pixels.
 """
 
@@ -11,6 +12,7 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .cache import Cache
 from .spectral import SpectralOperator
@@ -27,7 +29,7 @@ class Banded:
     def __init__(self, matrix: Tensor, block: int = 32):
         self.m, n = matrix.shape
         blocks = -(-self.m // block)
-        rows = torch.nn.functional.pad(matrix, (0, 0, 0, blocks * block - self.m)).reshape(blocks, block, n)
+        rows = pad(matrix, (0, 0, 0, blocks * block - self.m)).reshape(blocks, block, n)
         touched = (rows != 0).any(1)
         first = touched.int().argmax(1)
         last = n - 1 - touched.flip(1).int().argmax(1)
@@ -59,17 +61,27 @@ class Separable(SpectralOperator):
 
         return self._bands.get((n, dim, transposed, like.dtype, like.device), make)
 
-    def _svd(self, n: int, dim: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """U, s and V of one axis, with s filled up with zeros to n."""
+    def _left(self, n: int, dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """U and s of one axis, from the small A A^T; s is filled up with zeros to n."""
 
-        def make() -> tuple[Tensor, Tensor, Tensor]:
-            u, s, vh = torch.linalg.svd(self.matrix(n, dim))
-            return u.to(like), torch.nn.functional.pad(s, (0, n - len(s))).to(like), vh.mT.to(like)
+        def make() -> tuple[Tensor, Tensor]:
+            matrix = self.matrix(n, dim)
+            squares, u = torch.linalg.eigh(matrix @ matrix.mT)
+            s = squares.clamp_min(0).sqrt()
+            return u.to(like), pad(s, (0, n - len(s))).to(like)
 
-        return self._factors.get((n, dim, like.dtype, like.device), make)
+        return self._factors.get((n, dim, "left", like.dtype, like.device), make)
 
-    def _axes(self, image: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-        return [self._svd(image.shape[dim], dim, image) for dim in (-2, -1)]
+    def _right(self, n: int, dim: int, like: Tensor) -> Tensor:
+        """V of one axis: A^T U / s, completed to an orthonormal basis."""
+
+        def make() -> Tensor:
+            u, s = self._left(n, dim, torch.zeros((), dtype=torch.float64))
+            v = self.matrix(n, dim).mT @ u / s[: len(u)]
+            q, _ = torch.linalg.qr(v, mode="complete")
+            return torch.cat([v, q[:, len(u) :]], 1).to(like)
+
+        return self._factors.get((n, dim, "right", like.dtype, like.device), make)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self._band(x.shape[-2], -2, False, x)(x)
@@ -81,26 +93,31 @@ class Separable(SpectralOperator):
         return self._band(w, -1, True, y)(y.mT).mT
 
     def singular_values(self, image: Tensor) -> Tensor:
-        (_, s_h, _), (_, s_w, _) = self._axes(image)
+        (_, s_h), (_, s_w) = (self._left(image.shape[dim], dim, image) for dim in (-2, -1))
         return torch.outer(s_h, s_w)
 
     def to_spectrum(self, x: Tensor) -> Tensor:
-        (_, _, v_h), (_, _, v_w) = self._axes(x)
+        v_h, v_w = (self._right(x.shape[dim], dim, x) for dim in (-2, -1))
         return v_h.mT @ x @ v_w
 
     def from_spectrum(self, c: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
-        (_, _, v_h), (_, _, v_w) = self._axes(c.new_empty(0, *image_shape))
+        v_h, v_w = (self._right(image_shape[dim], dim, c) for dim in (-2, -1))
         return v_h @ c @ v_w.mT
 
     def measurement_to_spectrum(self, y: Tensor) -> Tensor:
         _, h, w = self.image_shape(y.shape)
-        (u_h, _, _), (u_w, _, _) = self._axes(y.new_empty(0, 1, h, w))
+        (u_h, _), (u_w, _) = self._left(h, -2, y), self._left(w, -1, y)
         c = u_h.mT @ y @ u_w
-        return torch.nn.functional.pad(c, (0, w - c.shape[-1], 0, h - c.shape[-2]))
+        return pad(c, (0, w - c.shape[-1], 0, h - c.shape[-2]))
 
     def measurement_from_spectrum(self, c: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
-        (u_h, _, _), (u_w, _, _) = self._axes(c.new_empty(0, *image_shape))
+        (u_h, _), (u_w, _) = (self._left(image_shape[dim], dim, c) for dim in (-2, -1))
         return u_h @ c[..., : len(u_h), : len(u_w)] @ u_w.mT
 
+    # cheaper than through V: the small U and the bands
+
     def pinv(self, y: Tensor) -> Tensor:
-        return self.adjoint(self.solve(y))  # cheaper than through V: only the small U and the bands
+        return self.adjoint(self.solve(y))
+
+    def prox(self, z: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        return z + self.adjoint(self.solve(y - self.forward(z), rho))

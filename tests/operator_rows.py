@@ -20,7 +20,7 @@ from posterior.operators.identity import Identity, Scale
 from posterior.operators.inpainting import Inpainting, Mosaic, RandomPixels
 from posterior.operators.jpeg import JPEG
 from posterior.operators.phase_retrieval import CodedDiffraction, PhaseRetrieval
-from posterior.operators.pointwise import Gamma, Quantisation, Saturation
+from posterior.operators.pointwise import Gamma, Palette, Quantisation, Saturation
 from posterior.operators.sensing import BlockSensing, Subsampled
 from posterior.operators.stack import stack
 from posterior.operators.varying_blur import VaryingBlur
@@ -105,6 +105,7 @@ NONLINEAR = [
     Row("quantisation", lambda: Quantisation(5)),
     Row("ordered dither", lambda: Quantisation(3, "ordered")),
     Row("random dither", lambda: Quantisation(3, "random", 1)),
+    Row("palette", lambda: Palette(weight(6, 3) - 0.2)),
     Row("overexposed blur", lambda: compose(Saturation(1.5), CircularConvolution(random_kernel(1, 1, 3, 3)))),
     Row("two exposures", lambda: stack([Saturation(2.0), Saturation(0.5)], [(3, 7, 10)] * 2)),
 ]

@@ -94,6 +94,7 @@ OPERATORS: list[tuple[str, Inputs, tuple[int, int]]] = [
     ("PosteriorGamma", {"gamma": 2.2}, (64, 64)),
     ("PosteriorScale", {"factor": 0.5}, (64, 64)),
     ("PosteriorFewerColours", {"levels": 4, "dither": "ordered", "seed": 0}, (64, 64)),
+    ("PosteriorPalette", {"image": "kernel"}, (64, 64)),
     ("PosteriorJPEG", {"quality": 20, "subsampling": "4:2:0"}, (64, 64)),
     ("PosteriorSensing", {"transform": "fourier", "ratio": 0.3, "pattern": "variable density", "seed": 0}, (64, 64)),
     ("PosteriorSinglePixelCamera", {"ratio": 0.2}, (64, 64)),
@@ -222,6 +223,11 @@ REFUSALS: list[tuple[str, dict[str, tuple[str, Inputs]], str]] = [
     ("target below the picture", {"operator": ("PosteriorUpscaleTo", {
         "image": "photo", "width": 32, "height": 64, "kernel": "bicubic"}), "m": observe("photo")},
      "give a size that is at least as large"),
+    ("another small picture", {"operator": ("PosteriorUpscaleTo", {
+        "image": "photo", "width": 128, "height": 128, "kernel": "bicubic"}), "large": photo(96), "m": observe("large")},
+     "connect the same picture to both"),
+    ("too many colours", {"operator": ("PosteriorPalette", {"image": "photo"}), "m": observe("photo")},
+     "colours and a palette at most 256"),
     ("alpha channel", {"mask": mask(1), "rgba": ("JoinImageWithAlpha", {"image": "photo", "alpha": "mask"}),
                        "operator": ("PosteriorIdentity", {}), "m": observe("rgba")},
      "The picture has 4 channels; give red, green and blue only"),

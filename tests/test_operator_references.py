@@ -22,7 +22,7 @@ from posterior.operators.grayscale import Grayscale
 from posterior.operators.inpainting import Inpainting, Mosaic, RandomPixels
 from posterior.operators.jpeg import CHROMINANCE, JPEG, LUMINANCE, quantisation_table
 from posterior.operators.phase_retrieval import CodedDiffraction, PhaseRetrieval
-from posterior.operators.pointwise import Quantisation, Saturation
+from posterior.operators.pointwise import Palette, Quantisation, Saturation
 from posterior.operators.sensing import Subsampled, sampling_pattern
 from posterior.operators.varying_blur import VaryingBlur
 from posterior.photos import load_photo
@@ -359,6 +359,19 @@ def test_quantisation(dither: str) -> None:
         assert smooth < 0.5 * torch.nn.functional.avg_pool2d(Quantisation(4)(x) - x, 16).abs().mean()
     v = noise_picture(1, 3, 64, 64).float()
     assert torch.allclose(operator.vjp(x.clamp(0.01, 0.99), v), v)
+
+
+def test_palette_is_pillows() -> None:
+    """Pillow's adaptive palette of 16 colours, without dithering, then every pixel to the nearest."""
+    pixels = (photo(size=64) * 255).round()
+    picture = Image.fromarray(pixels[0].movedim(0, -1).byte().numpy())
+    reduced = torch.from_numpy(np.array(picture.quantize(16, dither=Image.Dither.NONE).convert("RGB"))).movedim(-1, 0)[None]
+    operator = Palette.of(reduced / 255)
+    assert len(operator.colours) == 16 and torch.allclose(operator(reduced / 255), reduced / 255)
+    ours, theirs = ((y - pixels / 255).square().sum(1) for y in (operator(pixels / 255), reduced / 255))
+    assert (ours <= theirs + 1e-5).all()  # the nearest colour, where Pillow's own search is only near
+    expected = torch.cdist(pixels[0].flatten(1).T / 255, operator.colours).min(1).values.square().reshape(1, 64, 64)
+    assert torch.allclose(ours, expected, atol=1e-5)
 
 
 def test_saturation_is_the_high_dynamic_range_problem() -> None:
