@@ -146,7 +146,7 @@ def load_checkpoint(name: str, schedule: str = "linear", label: int = 0, **atten
         raise Refusal(f"{name} works on {channels} channels; choose a model of RGB pictures.")
     try:
         dtypes = (torch.bfloat16, torch.float32)
-        return pixel_model(ADM, {**config, **options, "label": label}, weights, sampling, prediction, dtypes)
+        return pixel_model(ADM, {**config, **options, "label": label}, weights, sampling, prediction, dtypes, 0.07)
     except Refusal:
         raise
     except _NOT_ITS_WEIGHTS:
