@@ -200,15 +200,25 @@ def _opened(row: nn.ModuleList | nn.Sequential) -> Iterator[nn.Module]:
             yield item
 
 
+class _SecondRun:
+    """Some weights in place, and out of place; entered anew by each backward pass, of which a step may make several."""
+
+    def __init__(self, weights: list[tuple]):
+        self._weights = weights
+
+    def __enter__(self) -> None:
+        self._stack = ExitStack()
+        self._stack.enter_context(exchanged(self._weights))
+        self._stack.enter_context(OutOfPlace())
+
+    def __exit__(self, *error) -> None:
+        self._stack.__exit__(*error)
+
+
 @contextmanager
 def checkpointed_blocks(units: Iterable[nn.Module], weights: list[tuple]) -> Iterator[None]:
     """Some modules run checkpointed; `weights` are in place in their second run as well."""
     units = list(units)
-
-    @contextmanager
-    def again() -> Iterator[None]:
-        with exchanged(weights), OutOfPlace():
-            yield
 
     def wrapped(forward: Callable) -> Callable:
         def call(*args, **kwargs):
@@ -217,7 +227,7 @@ def checkpointed_blocks(units: Iterable[nn.Module], weights: list[tuple]) -> Ite
             kwargs = {key: dict(value) if isinstance(value, dict) else value for key, value in kwargs.items()}
             return checkpoint(
                 forward, *args, use_reentrant=False, preserve_rng_state=False,
-                context_fn=lambda: (nullcontext(), again()), **kwargs,
+                context_fn=lambda: (nullcontext(), _SecondRun(weights)), **kwargs,
             )  # fmt: skip
 
         return call
