@@ -18,6 +18,7 @@ from . import (  # noqa: E402
     measurement,
     operators,
     priors,
+    priors_analytic,
     samplers,
     trajectories,
 )
@@ -26,5 +27,5 @@ from . import (  # noqa: E402
 class PosteriorExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         guides = (guidance_tools, guidance, guidance_linear, guidance_latent)
-        families = (operators, measurement, finish, *guides, samplers, trajectories, priors, inspect)
+        families = (operators, measurement, finish, *guides, samplers, trajectories, priors, priors_analytic, inspect)
         return [node for family in families for node in family.NODES]

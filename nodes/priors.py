@@ -6,7 +6,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..host.pixel_model import join_experts, ready_model
+from ..host.pixel_model import join_experts
 from ..host.prior_files import (
     CHECKPOINTS,
     DENOISERS,
@@ -17,7 +17,6 @@ from ..host.prior_files import (
     load_digits_prior,
     load_photo_prior,
 )
-from ..priors.analytic import PictureGaussian, PictureMixture, Texture
 from .sockets import planes
 
 CATEGORY = "posterior/priors"
@@ -178,85 +177,6 @@ class LoadPixelCheckpointNode(io.ComfyNode):
         return io.NodeOutput(load_checkpoint(file, schedule, class_label, **attention))
 
 
-class GaussianPriorNode(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return io.Schema(
-            node_id="PosteriorGaussianPrior",
-            display_name="Gaussian Prior (Picture Batch)",
-            category=CATEGORY,
-            description="An exact model of a Gaussian with the mean and the covariance of some pictures. What it "
-            "restores is a mean plus the ways in which the pictures differ; every method can be checked against it.",
-            inputs=[
-                io.Image.Input("images", tooltip="Two pictures or more, aligned. The model makes pictures of their "
-                "size."),
-                io.Float.Input(
-                    "floor", default=0.02, min=0.001, max=1.0, step=0.001, round=False,
-                    tooltip="Deviation of what the pictures do not show, in brightness (0 to 1). Larger trusts them "
-                    "less. Start with 0.02.",
-                ),
-            ],
-            outputs=[io.Model.Output("model", display_name="model")],
-        )  # fmt: skip
-
-    @classmethod
-    def execute(cls, images, floor) -> io.NodeOutput:
-        with torch.inference_mode(False):
-            return io.NodeOutput(ready_model(PictureGaussian(2 * planes(images) - 1, 2 * floor)))
-
-
-class MixturePriorNode(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return io.Schema(
-            node_id="PosteriorMixturePrior",
-            display_name="Mixture Prior (Picture Batch)",
-            category=CATEGORY,
-            description="An exact model that knows these pictures and nothing else, each with some noise around it. "
-            "Shows how a posterior chooses between possibilities.",
-            inputs=[
-                io.Image.Input("images", tooltip="The possible pictures. The model makes pictures of their size."),
-                io.Float.Input(
-                    "deviation", default=0.05, min=0.001, max=1.0, step=0.001, round=False,
-                    tooltip="Noise around each picture, in brightness (0 to 1). Start with 0.05.",
-                ),
-            ],
-            outputs=[io.Model.Output("model", display_name="model")],
-        )  # fmt: skip
-
-    @classmethod
-    def execute(cls, images, deviation) -> io.NodeOutput:
-        with torch.inference_mode(False):
-            return io.NodeOutput(ready_model(PictureMixture(2 * planes(images) - 1, 2 * deviation)))
-
-
-class TexturePriorNode(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return io.Schema(
-            node_id="PosteriorTexturePrior",
-            display_name="Texture Prior (One Picture)",
-            category=CATEGORY,
-            description="An exact model of the texture of one picture: sand, cloth, clouds, grain. Makes more of it at "
-            "any size, and fills holes in it.",
-            inputs=[
-                io.Image.Input("image", tooltip="A picture of an even texture, without objects. The first of a batch "
-                "counts."),
-                io.Float.Input(
-                    "floor", default=0.01, min=0.0, max=1.0, step=0.001, round=False,
-                    tooltip="Deviation of fine grain that is added to the texture, in brightness (0 to 1). Start with "
-                    "0.01.",
-                ),
-            ],
-            outputs=[io.Model.Output("model", display_name="model")],
-        )  # fmt: skip
-
-    @classmethod
-    def execute(cls, image, floor) -> io.NodeOutput:
-        with torch.inference_mode(False):
-            return io.NodeOutput(ready_model(Texture(2 * planes(image)[0] - 1, 2 * floor)))
-
-
 class DigitsEnlargerNode(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -282,6 +202,5 @@ class DigitsEnlargerNode(io.ComfyNode):
 
 NODES = [
     PhotoPriorNode, LoadDenoiserNode, NoiseLevelExpertsNode, UnconditionalNode, DigitsPriorNode,
-    LoadPixelCheckpointNode, GaussianPriorNode, MixturePriorNode, TexturePriorNode,
-    DigitsEnlargerNode,
+    LoadPixelCheckpointNode, DigitsEnlargerNode,
 ]  # fmt: skip

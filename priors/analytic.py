@@ -94,7 +94,7 @@ class Texture(AnalyticNetwork):
         self._made: dict[tuple, StationaryGaussian] = {}
 
     def prior(self, shape: tuple[int, ...]) -> StationaryGaussian:
-        key = (*shape, self.picture.device)
+        key = (*shape, self.picture.device, self.picture.dtype)
         if key not in self._made:
             with torch.inference_mode(False), torch.no_grad():
                 self._made = {key: StationaryGaussian.from_texture(self.picture, shape[-2:], self.floor)}

@@ -15,6 +15,7 @@ of a degenerate prior): its pseudo-inverse and pseudo-determinant are taken then
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -74,6 +75,10 @@ class GaussianPrior(ABC):
         """`count` independent draws of x_0; sample i depends on the seed and on i only."""
         z = standard_normal(self.mean.expand(count, *self.mean.shape), sample_generators(seed, count))
         return self.mean + self.filter(z, torch.sqrt)
+
+    @abstractmethod
+    def affine(self, factor: float, offset: float) -> GaussianPrior:
+        """The prior of factor x_0 + offset: the same in another unit."""
 
     def covariance(self) -> Tensor:
         """C as a dense matrix `CHW x CHW`."""
@@ -149,6 +154,10 @@ class Gaussian(GaussianPrior):
         _, values, rows = torch.linalg.svd(centred / math.sqrt(max(len(pictures) - 1, 1)), full_matrices=False)
         return cls(mean, values**2 + floor**2, rows.T.contiguous(), floor**2)
 
+    def affine(self, factor: float, offset: float) -> Gaussian:
+        scale = factor**2
+        return Gaussian(factor * self.mean + offset, scale * self.variances, self.basis, scale * self.floor)
+
     def filter(self, x: Tensor, response: Response) -> Tensor:
         flat, rest = x.flatten(1), response(self.floor)
         if self.variances.numel() == 0:
@@ -176,8 +185,14 @@ class StationaryGaussian(GaussianPrior):
 
     def __init__(self, mean: Tensor, spectrum: Tensor):
         self.mean = mean
-        values, self.vectors = torch.linalg.eigh(spectrum)
-        self.values = values.clamp_min(0)
+        # small Hermitian matrices, made once: not every accelerator decomposes them
+        values, vectors = torch.linalg.eigh(spectrum.cpu())
+        self.values, self.vectors = values.clamp_min(0).to(mean.device), vectors.to(mean.device)
+
+    def affine(self, factor: float, offset: float) -> StationaryGaussian:
+        other = copy.copy(self)
+        other.mean, other.values = factor * self.mean + offset, factor**2 * self.values
+        return other
 
     @classmethod
     def from_texture(

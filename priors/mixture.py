@@ -41,6 +41,10 @@ class GaussianMixture:
         """Equal round components around centres `K C H W`, a kernel density estimate."""
         return cls([Gaussian.isotropic(centre, deviation) for centre in centres], weights)
 
+    def affine(self, factor: float, offset: float) -> GaussianMixture:
+        """The prior of factor x_0 + offset: the same in another unit."""
+        return GaussianMixture([part.affine(factor, offset) for part in self.components], self.weights)
+
     @property
     def mean(self) -> Tensor:
         """E[x_0], `C H W`."""

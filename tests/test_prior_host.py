@@ -64,6 +64,57 @@ def test_gaussian_and_mixture_models_are_exact(host):
         assert error.abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("node", ["PosteriorGaussianPrior", "PosteriorMixturePrior", "PosteriorTexturePrior"])
+def test_exact_posterior_is_bayes_rule(host, node):
+    """Importance sampling: prior draws weighted by their likelihood have the posterior's mean, and give p(y)."""
+    from posterior.operators.inpainting import Inpainting
+    from posterior.operators.measurement import Measurement
+    from posterior.operators.noise import GaussianNoise
+
+    images, sigma_y = pictures(3, 3, 2, seed=5), 0.25
+    measured = Measurement.observe(
+        Inpainting(torch.tensor([[[[0.0, 1], [0, 0], [1, 1]]]])), images[:1].movedim(-1, 1), GaussianNoise(sigma_y)
+    )
+    if node == "PosteriorTexturePrior":
+        model = host.call(node, image=images[:1], floor=0.1)
+    else:
+        model = host.call(node, images=images, **{"floor" if "Gauss" in node else "deviation": 0.1})
+    mean, samples, deviation, log_evidence = host.call(
+        "PosteriorExactPosterior", model=model, measurement=measured, count=500, seed=1
+    )
+    prior = model.model.diffusion_model.prior((3, 3, 2))
+    draws = (prior.sample(20000, 3).double() + 1) / 2
+    residual = measured.y.double() - measured.operator.forward(draws)
+    values = measured.operator.keep.sum() * 3
+    log_weights = measured.noise.log_likelihood(residual) - values * math.log(sigma_y * math.sqrt(2 * math.pi))
+    weights = log_weights.softmax(0)
+    expected = torch.einsum("b,bchw->chw", weights, draws).movedim(0, -1)
+    spread = torch.einsum("b,bchw->chw", weights, draws**2).movedim(0, -1) - expected**2
+    assert (mean[0] - expected.clamp(0, 1)).abs().max() < 0.02
+    assert (deviation[0] - spread.sqrt()).abs().max() < 0.02
+    assert abs(log_evidence - (log_weights.logsumexp(0) - math.log(len(draws)))) < 0.1
+    assert samples.shape == (500, 3, 2, 3)
+    assert (samples.clone().mean(0) - expected.clamp(0, 1)).abs().max() < 0.05
+
+
+def test_exact_posterior_refuses_what_has_none(host):
+    from posterior.operators.identity import Identity
+    from posterior.operators.measurement import Measurement
+    from posterior.operators.noise import GaussianNoise
+
+    def exact(model, size: int, batch: int = 1):
+        measured = Measurement.observe(Identity(), torch.zeros(batch, 3, size, size), GaussianNoise(0.1))
+        return host.call("PosteriorExactPosterior", model=model, measurement=measured, count=1, seed=0)
+
+    texture = host.call("PosteriorTexturePrior", image=pictures(1, 8, 8), floor=0.1)
+    with pytest.raises(Refusal, match="smaller picture"):
+        exact(texture, 64)
+    with pytest.raises(Refusal, match="batch of one"):
+        exact(texture, 8, 2)
+    with pytest.raises(Refusal, match="no closed form"):
+        exact(host.call("PosteriorDigitsPrior"), 32)
+
+
 def test_texture_model_is_exact_at_any_size(host):
     image = pictures(1, 12, 10)
     model = host.call("PosteriorTexturePrior", image=image, floor=0.05)
