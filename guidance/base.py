@@ -43,6 +43,13 @@ class Guidance(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     #: whether the method knows one noise level only, so that other noise is whitened first
     whitens: ClassVar[bool] = False
+    #: the field that scales all that the method does
+    factor: ClassVar[str] = ""
+
+    @property
+    def active(self) -> bool:
+        """Whether the block does anything; one that does not is left out, so that nothing changes by a single bit."""
+        return bool(self.timing.strength) and (not self.factor or getattr(self, self.factor) != 0)
 
     @property
     def latent(self) -> Literal["composed", "linearised", "pictures", "only"]:

@@ -50,6 +50,7 @@ class DPS(Guidance):
     jacobian: bool = True
 
     label = "DPS"
+    factor = "zeta"
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         # one unit of an image in [0, 1] is two of the paper's [-1, 1]; one unit of x_t is scale of the model's
@@ -71,6 +72,7 @@ class DPSGaussian(Guidance):
     jacobian: bool = True
 
     label = "DPS (Gaussian form)"
+    factor = "strength"
     needs = ("noisy",)
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:

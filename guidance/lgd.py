@@ -41,6 +41,7 @@ class LGDMC(Guidance):
     jacobian: bool = True
 
     label = "LGD-MC"
+    factor = "zeta"
     needs = ("noisy",)
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:

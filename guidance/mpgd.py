@@ -30,6 +30,7 @@ class MPGD(Guidance):
     zeta: float = 10.0
 
     label = "MPGD"
+    factor = "zeta"
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         if state.t.alpha < 1e-4:

@@ -73,7 +73,7 @@ class GuidedRun:
 
     def __init__(self, guider, guides: Sequence[Guide], x: Tensor):
         model = guider.inner_model
-        guides = [guide for guide in guides if guide.block.timing.strength]
+        guides = [guide for guide in guides if guide.block.active]
         if guides and x.ndim != 4:
             raise Refusal("This latent is video or sound; guidance works on pictures.")
         self.schedule = schedule_of(model.model_sampling)

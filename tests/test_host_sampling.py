@@ -250,6 +250,44 @@ def test_steps_of_evaluations_between_and_at_rounded_entries(host):
     ]  # fmt: skip
 
 
+def test_strength_zero_of_dps_is_off_bit_for_bit(host, sd15):
+    """No gradient attention, no change of coordinates, no VAE."""
+    sigmas = torch.tensor([5.0, 2.0, 0.0])
+    unguided, _ = host.sample(sd15, "euler", sigmas, host.latent(1, 4, 8, 8), host.conditioning())
+    for form in ("published", "Gaussian"):
+        measurement = Measurement(measured().operator, measured().y, GaussianNoise(0.1))
+        guidance = host.call("PosteriorDPS", measurement=measurement, form=form, strength=0.0)
+        guided, _ = host.sample(
+            apply_guidance(sd15, guidance), "euler", sigmas, host.latent(1, 4, 8, 8), host.conditioning()
+        )
+        assert torch.equal(guided, unguided)
+
+
+def test_newer_hosts_are_told_of_gradients(host, gaussian, monkeypatch):
+    """`in_training` is set while a gradient is needed and put back; a dynamic MODEL is cloned without it."""
+    import comfy.model_management
+    import comfy.model_patcher
+
+    asked, seen = [], []
+
+    class Dynamic(comfy.model_patcher.ModelPatcher):
+        def clone(self, disable_dynamic: bool = False):
+            asked.append(disable_dynamic)
+            return super().clone()
+
+    monkeypatch.setattr(comfy.model_management, "in_training", False, raising=False)
+    with torch.inference_mode():
+        patcher = Dynamic(gaussian.model, gaussian.load_device, gaussian.offload_device)
+    guidance = host.call("PosteriorDPS", measurement=measured(), form="published", strength=1.0)
+    guided = apply_guidance(patcher, guidance)
+    guided.set_model_unet_function_wrapper(
+        lambda apply, call: seen.append(comfy.model_management.in_training)
+        or apply(call["input"], call["timestep"], **call["c"])
+    )
+    host.sample(guided, "euler", torch.tensor([5.0, 2.0, 0.0]), host.latent(1, 3, SIZE, SIZE))
+    assert asked[0] is True and seen == [True, True] and comfy.model_management.in_training is False
+
+
 TRAJECTORIES = [
     ("PosteriorGuidedODE", {"solver": "DPM-Solver++ 2M"}), ("PosteriorGuidedODE", {"solver": "Heun"}),
     ("PosteriorGuidedODE", {"solver": "Euler"}), ("PosteriorGuidedSDE", {"solver": "DPM-Solver++ 2M"}),
