@@ -65,7 +65,7 @@ async ({prompt, note}) => {
         pictures.forEach((node, index) => node.pos = [390 * index, bottom]);
         bottom += 380 + gap + title;
     }
-    const height = 260;
+    const height = 190;
     if (note) {
         const card = LiteGraph.createNode("MarkdownNote");
         graph.add(card);
