@@ -92,6 +92,7 @@ class Measurement:
         if isinstance(self.noise, GaussianNoise) and deviation.numel() == 1:
             return self
         weight = 1 / deviation.clamp_min(ROUNDING)
+        weight = weight.reshape(*[1] * (self.y.ndim - weight.ndim), *weight.shape)
         return Measurement(compose(Weight(weight), self.operator), weight * self.y, GaussianNoise(1.0))
 
     def picture(self) -> Tensor:

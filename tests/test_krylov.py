@@ -1,0 +1,67 @@
+"""Conjugate gradients against dense solves."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from torch import Tensor
+
+from posterior.operators.krylov import conjugate_gradient
+
+F64 = torch.float64
+
+
+def problem(n: int = 40, condition: float = 1e4) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    q, _ = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=F64))
+    matrix = q @ torch.diag(torch.logspace(0, -torch.tensor(condition).log10().item(), n, dtype=F64)) @ q.T
+    return matrix, torch.randn(3, n, generator=generator, dtype=F64)
+
+
+class Counted:
+    """A matrix as a function that counts its calls."""
+
+    def __init__(self, matrix: Tensor):
+        self.matrix, self.calls = matrix, 0
+
+    def __call__(self, v: Tensor) -> Tensor:
+        self.calls += 1
+        return v @ self.matrix
+
+
+def test_it_solves_and_each_sample_is_its_own() -> None:
+    matrix, b = problem()
+    b[1] = 0  # converged from the start, must not become 0 / 0
+    x = conjugate_gradient(lambda v: v @ matrix, b)
+    assert torch.allclose(x, torch.linalg.solve(matrix, b.T).T, rtol=1e-6, atol=1e-8)
+    assert torch.allclose(x[2:], conjugate_gradient(lambda v: v @ matrix, b[2:]), rtol=1e-8)
+
+
+def test_a_singular_system_gives_the_least_norm() -> None:
+    matrix, b = problem(condition=10)
+    matrix = matrix.clone()
+    matrix[:, :7] = matrix[:7] = 0
+    b = b @ matrix
+    expected = b @ torch.linalg.pinv(matrix, rtol=1e-10)
+    assert torch.allclose(conjugate_gradient(lambda v: v @ matrix, b), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_a_preconditioner_saves_products_and_not_accuracy() -> None:
+    matrix, b = problem()
+    near = torch.linalg.inv(matrix + 1e-4 * torch.eye(40, dtype=F64))
+    plain, preconditioned = Counted(matrix), Counted(matrix)
+    expected = conjugate_gradient(plain, b)
+    x = conjugate_gradient(preconditioned, b, precondition=lambda r: r @ near)
+    assert torch.allclose(x, expected, rtol=1e-6, atol=1e-7)
+    assert preconditioned.calls < plain.calls / 3
+
+
+def test_the_cap_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    matrix, b = problem()
+    with caplog.at_level(logging.WARNING, "posterior"):
+        conjugate_gradient(lambda v: v @ matrix, b)
+        assert not caplog.messages
+        conjugate_gradient(lambda v: v @ matrix, b, iterations=5)
+        assert "stopped at 5 iterations with a relative residual of" in caplog.messages[0]
