@@ -179,9 +179,11 @@ def check_directional_derivative(host, model, vae, conditioning):
     )
     start = torch.randn(1, 4, 8, 8, generator=torch.manual_seed(1))
 
+    scale = model.model.latent_format.scale_factor
+
     def residual(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """norm(y - A decode(x0_hat)) at x_t = sigma_t z, and the unguided step."""
-        picture = {"samples": SIGMAS[0] * (z - start) / 0.18215}
+        picture = {"samples": SIGMAS[0] * (z - start) / scale}
         with torch.inference_mode():
             state, denoised = host.sample(model, "euler", SIGMAS, picture, conditioning)
             image = vae.first_stage_model.decode(denoised)
@@ -190,7 +192,7 @@ def check_directional_derivative(host, model, vae, conditioning):
 
     sigma, following = SIGMAS.tolist()
     _, unguided = residual(start)
-    gradient = (guided - unguided) * 0.18215 / (following**2 + 1) ** 0.5 / (-zeta * 2 * (sigma**2 + 1) ** 0.5)
+    gradient = (guided - unguided) * scale / (following**2 + 1) ** 0.5 / (-zeta * 2 * (sigma**2 + 1) ** 0.5)
     direction = gradient / gradient.norm()  # where the derivative is largest, so that rounding matters least
     step = 1e-2
     slope = (residual(start + step * direction)[0] - residual(start - step * direction)[0]) / (2 * step * sigma)
@@ -218,6 +220,16 @@ def test_regional_loras_by_hooks(host, sd15, vae, folder):
     assert all(a is b for a, b in zip(before, host.objects(sd15[0].model), strict=True))
     after = sd15[0].model.state_dict().values()
     assert all(torch.equal(a, b) for a, b in zip(weights, after, strict=True))
+
+
+def test_sdxl(host, vae, folder):
+    """The smallest network that the host takes for an SDXL, with its size and pooled text conditioning."""
+    import comfy.sd
+
+    with torch.inference_mode():
+        model = comfy.sd.load_diffusion_model(str(tiny_models.sdxl(folder / "sdxl.safetensors")))
+    assert type(model.model).__name__ == "SDXL"
+    check_directional_derivative(host, model, vae[0], host.conditioning(width=2048, pooled=1280))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn], ids=str)
