@@ -105,3 +105,15 @@ def test_needs_are_refused_before_sampling(host):
         host.call(
             "PosteriorGuidanceTiming", guidance=(), strength=1.0, start=0.8, end=0.2, every=1, schedule="constant"
         )
+
+
+def test_checkpoints_survive_the_backward_passes_of_moment_matching(host):
+    """Its solver goes back through one forward pass several times."""
+    from posterior.host.differentiable import checkpointed_blocks
+
+    unit, x = torch.nn.Tanh(), torch.randn(3, requires_grad=True)
+    with checkpointed_blocks([unit], []):
+        y = unit(x)
+    passes = [torch.autograd.grad(y, x, torch.ones(3), retain_graph=True)[0] for _ in range(3)]
+    for gradient in passes:
+        torch.testing.assert_close(gradient, 1 - torch.tanh(x) ** 2)
