@@ -5,7 +5,7 @@ diagonal, its row sums (the paper's approximation for pictures), which cost one 
 
     grad_{x_t} log p(y given x_t) ~ J^T A^T (diag(A V A^T 1) + sigma_y^2 I)^-1 (y - A x0_hat)
 
-exact where A V A^T is diagonal. Rows that sum to less than nothing count as 0.
+exact where A V A^T is diagonal. Rows that sum to less than nothing count as 0, so sigma_y must not be.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ class TMPD(Guidance):
 
     label = "TMPD"
     jacobian = True
-    needs = ("linear",)
+    needs = ("linear", "noisy")
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         operator, residual = self.measurement.operator, self.measurement.residual(state.x0)
         row_sums = operator.forward(state.covariance(operator.adjoint(torch.ones_like(residual))))
-        variance = row_sums.clamp_min(0) + self.variance
-        w = residual / variance.clamp_min(torch.finfo(variance.dtype).eps)
+        w = residual / (row_sums.clamp_min(0) + self.variance)
         return Estimate(x0 + state.covariance(operator.adjoint(w)))
