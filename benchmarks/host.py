@@ -1,4 +1,6 @@
-"""What guidance costs in the host, as ratios of times taken in turn in one run; the last line is JSON.
+"""What guidance costs in the host, as ratios of costs taken in turn in one run; the last line is JSON.
+
+On the CPU, with one thread, and in seconds of processor time: what other programs do meanwhile hardly counts.
 
     server: DDNM, DiffPIR   a whole prompt with Guided DDIM over the same prompt with the host's own `ddim`
     DPS                     SamplerCustomAdvanced with Guided DDIM over as many bare passes forward and backward
@@ -17,6 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import torch
 
 from ..tests.inside_host import Host
@@ -24,14 +27,14 @@ from ..tools import environment
 from ..tools.server import Server
 
 
-def alternate(cases: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Shortest seconds of each case, all of them taken in turn after a first round that does not count."""
+def alternate(cases: dict[str, Callable[[], Any]], repeats: int, clock: Callable[[], float]) -> dict[str, float]:
+    """Least seconds of each case, all of them taken in turn after a first round that does not count."""
     seconds = {name: [] for name in cases}
     for _ in range(repeats + 1):
         for name, case in cases.items():
-            start = time.perf_counter()
+            start = clock()
             case()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return {name: min(values[1:]) for name, values in seconds.items()}
 
 
@@ -69,14 +72,14 @@ def prompt(sampler: str, size: int, steps: int) -> dict[str, Any]:
 def through_the_server(size: int, steps: int, repeats: int) -> list[dict[str, Any]]:
     names = ("ddim", "DDNM", "DiffPIR")
     with Server(environment.get(os.environ.get("COMFYUI_PATH")), cpu=True) as server:
-        seconds = alternate({name: lambda n=name: server.run(prompt(n, size, steps)) for name in names}, repeats)
+        process = psutil.Process(server.process.pid)
+        cases = {name: lambda n=name: server.run(prompt(n, size, steps)) for name in names}
+        seconds = alternate(cases, repeats, lambda: sum(process.cpu_times()[:2]))
     return [{"case": f"server: {name} / ddim", "ratio": seconds[name] / seconds["ddim"]} for name in names[1:]]
 
 
 def inside(size: int, steps: int, repeats: int) -> list[dict[str, Any]]:
-    threads = torch.get_num_threads()
-    host = Host(environment.get(os.environ.get("COMFYUI_PATH")))
-    torch.set_num_threads(threads)
+    host = Host(environment.get(os.environ.get("COMFYUI_PATH")))  # with one thread
     photo, mask = host.call("PosteriorExamplePhoto", size=size)
     operator = host.call("PosteriorInpainting", mask=mask)
     measurement = host.call("PosteriorSimulate", image=photo, operator=operator, sigma_y=0.0, seed=0)
@@ -103,7 +106,7 @@ def inside(size: int, steps: int, repeats: int) -> list[dict[str, Any]]:
         "DPS": lambda: host.sample(model, guided, sigmas, latent),
         "bare": bare,
     }
-    seconds = alternate(cases, repeats)
+    seconds = alternate(cases, repeats, time.process_time)
     return [
         {"case": "inside: unguided Guided DDIM / ddim", "ratio": seconds["unguided"] / seconds["ddim"]},
         {"case": "inside: DPS / bare forward + backward", "ratio": seconds["DPS"] / seconds["bare"]},
@@ -119,6 +122,7 @@ def main() -> None:
     options = parser.parse_args()
     size, steps = options.size or (128 if options.quick else 256), options.steps or (8 if options.quick else 20)
     repeats = options.repeats or (3 if options.quick else 5)
+    os.environ["OMP_NUM_THREADS"] = "1"  # the server's threads
     rows = inside(size, steps, repeats) + through_the_server(size, steps, repeats)
     for row in rows:
         print(f"{row['case']:45s} {row['ratio']:.3f}")

@@ -1,0 +1,43 @@
+"""What the tests of guided sampling in the host share: a tiny Gaussian MODEL, a measurement, guidance."""
+
+from __future__ import annotations
+
+import torch
+
+from posterior.operators.inpainting import Inpainting
+from posterior.operators.measurement import Measurement
+from posterior.operators.noise import GaussianNoise
+
+SIZE = 8
+
+
+def gaussian_model(host):
+    """A Gaussian pixel MODEL."""
+    images = torch.rand(6, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(0))
+    return host.call("PosteriorGaussianPrior", images=images, floor=0.05)
+
+
+def measured(batch: int = 1, size: int = SIZE) -> Measurement:
+    """The left half of random pictures, without noise."""
+    mask = torch.zeros(1, 1, size, size)
+    mask[..., size // 2 :] = 1
+    picture = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(3))
+    return Measurement.observe(Inpainting(mask), picture, GaussianNoise(0.0))
+
+
+def guide(block):
+    """A LIKELIHOOD_GUIDANCE of one block."""
+    from posterior.host.run import Guide
+
+    return (Guide(block),)
+
+
+def apply_guidance(model, guides):
+    from posterior.host import apply
+
+    return apply.apply_guidance(model, guides)
+
+
+def misfit(measurement: Measurement, samples: torch.Tensor) -> float:
+    """Largest residual of LATENT samples of a pixel model, image units."""
+    return measurement.residual((samples + 1) / 2).abs().max().item()
