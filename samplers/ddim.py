@@ -6,7 +6,7 @@ Three ways to say how much fresh noise v a step takes (`NoiseRule`):
 
     eta       v = eta sigma_s sqrt(1 - (alpha_t sigma_s)^2 / (alpha_s sigma_t)^2): 0 deterministic, 1 ancestral
     zeta      v = sqrt(zeta) sigma_s, DiffPIR's rule (https://arxiv.org/abs/2305.08995)
-    varsigma  v itself, cut at sigma_s
+    varsigma  v itself, in the model's unit, cut at sigma_s
 
 Time travel (RePaint, Lugmayr et al. 2022, https://arxiv.org/abs/2201.09865; DDNM, Wang et al. 2023) goes back up from s
 to t by the forward process and takes the steps again, so that what was filled in and what was measured harmonise:
@@ -36,7 +36,7 @@ def fresh_noise(t: Level, s: Level, amount: float, rule: NoiseRule = "eta") -> f
     if rule == "zeta":
         v = math.sqrt(max(amount, 0.0)) * s.sigma
     elif rule == "varsigma":
-        v = amount
+        v = amount / s.scale
     else:
         ratio = t.alpha * s.sigma / (s.alpha * t.sigma)
         v = amount * s.sigma * math.sqrt(max(0.0, 1.0 - ratio**2))

@@ -222,6 +222,7 @@ def test_noise_rules():
     assert ddim.fresh_noise(t, s, 0.5) == pytest.approx(ancestral / 2)
     assert ddim.fresh_noise(t, s, 3.0) == 0.5  # never more than the state holds
     assert ddim.fresh_noise(t, s, 0.3, "varsigma") == 0.3
+    assert ddim.fresh_noise(t, Level(1.0, 0.5, 2.0), 0.3, "varsigma") == 0.15  # given in the model's unit
     assert ddim.fresh_noise(t, s, 0.25, "zeta") == 0.25
     assert ddim.fresh_noise(Level(0.0, 1.0), Level(0.1, 0.9), 1.0) == pytest.approx(0.9)  # flow, from pure noise
 
