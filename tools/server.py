@@ -169,10 +169,12 @@ class Server:
         """Queue an API prompt (the UI workflow goes into the pictures' metadata); gives its id."""
         extra = {"extra_pnginfo": {"workflow": workflow}} if workflow else {}
         try:
-            return self.post("/prompt", {"prompt": prompt, "extra_data": extra})["prompt_id"]
+            details = self.post("/prompt", {"prompt": prompt, "extra_data": extra})
         except urllib.error.HTTPError as error:
             details = json.loads(error.read())
-            raise PromptError(_refusal(details), details) from None
+        if details.get("node_errors") or "prompt_id" not in details:  # the server would run what is right of it
+            raise PromptError(_refusal(details), details)
+        return details["prompt_id"]
 
     def wait(self, prompt_id: str, timeout: float = 600.0) -> dict[str, Any]:
         """The outputs by node id, once the prompt has run."""
@@ -272,7 +274,7 @@ def _unlink(link: Path) -> None:
 
 
 def _refusal(details: dict[str, Any]) -> str:
-    lines = [details.get("error", {}).get("message", "The server refused the prompt")]
+    lines = [details.get("error", {}).get("message", "The server refused a part of the prompt")]
     for node in details.get("node_errors", {}).values():
         lines += [f"{node['class_type']}: {error['message']} ({error['details']})" for error in node["errors"]]
     return "; ".join(lines)
