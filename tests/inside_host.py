@@ -14,7 +14,7 @@ from torch import Tensor
 import posterior
 from posterior.tools.environment import Environment
 
-EXTRAS = ("custom_sampler", "hooks", "mask", "sd3", "cond")
+EXTRAS = ("custom_sampler", "hooks", "mask", "sd3", "cond", "model_advanced")
 
 
 class Host:

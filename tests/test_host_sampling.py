@@ -65,6 +65,26 @@ def test_unguided_ddim_is_the_host_s(host, request, family):
     assert (first - euler).abs().max() <= 1e-5 * max(1.0, euler.abs().max())
 
 
+@pytest.mark.parametrize(
+    "node, inputs",
+    [
+        ("ModelSamplingDiscrete", {"sampling": "v_prediction", "zsnr": True}),
+        ("ModelSamplingContinuousEDM", {"sampling": "edm", "sigma_max": 80.0, "sigma_min": 0.01}),
+        ("ModelSamplingContinuousV", {"sampling": "v_prediction", "sigma_max": 300.0, "sigma_min": 0.03}),
+        ("RescaleCFG", {"multiplier": 0.7}),
+    ],
+)  # fmt: skip
+def test_other_parametrisations(host, sd15, node, inputs):
+    """Zero terminal SNR, EDM, continuous V and rescaled CFG, at CFG 7 with two prompts."""
+    model = host.call(node, model=sd15, **inputs)
+    sigmas = host.call("BasicScheduler", model=model, scheduler="simple", steps=3, denoise=1.0)
+    prompts = {"positive": host.conditioning(), "negative": host.conditioning(seed=1), "cfg": 7.0}
+    ours = host.call("PosteriorGuidedDDIM", amount=0.0, noise_rule="eta")
+    got, _ = host.sample(model, ours, sigmas, host.latent(1, 4, 8, 8), **prompts)
+    expected, _ = host.sample(model, "euler", sigmas, host.latent(1, 4, 8, 8), **prompts)
+    assert (got - expected).abs().max() <= 1e-5 * max(1.0, expected.abs().max(), sigmas.max())
+
+
 def test_ancestral_in_law(host, gaussian):
     """eta = 1 and the host's euler_ancestral make the same moments in as many steps (many pixels, many samples)."""
     sigmas = host.call("BasicScheduler", model=gaussian, scheduler="karras", steps=6, denoise=1.0)
