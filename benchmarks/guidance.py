@@ -269,7 +269,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
     rows = step_costs(96 if quick else 256, 7 if quick else 5)
-    others = peers(64 if quick else 256, 10, 3)
+    others = peers(64 if quick else 128, 10, 3)
     print(json.dumps({"rows": rows, "peers": others}))
 
 

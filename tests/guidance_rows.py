@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -184,6 +185,15 @@ ROWS = [
     Row("DDRM clean", DDRM, clean=True),
     Row("DSG", DSG),
 ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """The matrices are tiny."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def random_prior(side: int, seed: int = 0) -> Gaussian:
