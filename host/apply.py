@@ -7,7 +7,6 @@ the guider's prediction (after CFG, ControlNet, LoRA, hooks and regional prompts
 from __future__ import annotations
 
 from collections.abc import Sequence
-from inspect import signature
 from weakref import WeakKeyDictionary
 
 import comfy.patcher_extension
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..guidance.state import Level
+from .gradients import static_clone
 from .run import ATTACHMENT, Guide, GuidedRun, attached_guides, refuse_transitions
 from .sampler import GuidedSampler
 
@@ -30,9 +30,7 @@ def apply_guidance(patcher, guides: Sequence[Guide]):
     """
     refuse_transitions(guides)
     wrappers = comfy.patcher_extension.WrappersMP
-    dynamic = any(guide.block.jacobian for guide in guides) and "disable_dynamic" in signature(patcher.clone).parameters
-    # newer hosts may keep weights in shared buffers, which are overwritten before a backward pass
-    clone = patcher.clone(disable_dynamic=True) if dynamic else patcher.clone()
+    clone = static_clone(patcher) if any(guide.block.jacobian for guide in guides) else patcher.clone()
     # an attachment and not a model option: options are copied deeply with every clone, VAE and pictures included
     clone.set_attachments(ATTACHMENT, (*attached_guides(clone), *guides))
     for kind, wrapper in ((wrappers.SAMPLER_SAMPLE, _around_sampler), (wrappers.PREDICT_NOISE, _around_prediction)):

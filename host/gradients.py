@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from ..operators.errors import Refusal
+
 
 def normal(tensor: Tensor) -> Tensor:
     """A tensor outside inference mode on the same storage; normal tensors come back as they are."""
@@ -105,6 +107,47 @@ def training_mode_of_host() -> Iterator[None]:
     finally:
         if before is not None:
             management.in_training = before
+
+
+def is_dynamic(patcher) -> bool:
+    """Whether a newer host keeps the weights of this MODEL in shared buffers, which are overwritten before a backward
+    pass has used them."""
+    return bool(getattr(patcher, "is_dynamic", bool)())
+
+
+def static_clone(patcher):
+    """A clone whose weights stay where they are while a gradient is computed.
+
+    Raises:
+        Refusal: when the host cannot load the MODEL that way.
+    """
+    if not is_dynamic(patcher):
+        return patcher.clone()
+    try:
+        return patcher.clone(disable_dynamic=True)
+    except Exception as error:
+        raise Refusal(
+            "This model's weights move while it runs, so it has no gradient; start ComfyUI with "
+            "--disable-dynamic-vram, or choose DDNM or DiffPIR, which need none."
+        ) from error
+
+
+@contextmanager
+def static_weights(guider) -> Iterator[None]:
+    """Lets a guider that is sampling use a static clone of a dynamic MODEL for a while."""
+    if not is_dynamic(guider.model_patcher):
+        yield
+        return
+    before = guider.model_patcher, guider.inner_model
+    clone = static_clone(guider.model_patcher)
+    comfy.model_management.load_models_gpu([clone])
+    guider.model_patcher, guider.inner_model = clone, clone.model
+    clone.pre_run()
+    try:
+        yield
+    finally:
+        clone.cleanup()
+        guider.model_patcher, guider.inner_model = before
 
 
 @contextmanager

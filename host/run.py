@@ -20,7 +20,7 @@ from ..guidance.base import Guidance, combine, needs_jacobian
 from ..guidance.state import Estimate, Level, predict
 from ..operators.errors import Refusal
 from .differentiable import DifferentiableCalls, is_out_of_memory
-from .gradients import GradientScope, normal_tree
+from .gradients import GradientScope, normal_tree, static_weights
 from .memory import out_of_memory, reserve
 from .space import ModelSpace, schedule_of, space_of
 from .trace import Trace
@@ -104,14 +104,18 @@ class GuidedRun:
     def __enter__(self) -> GuidedRun:
         if self._trace is not None:
             self._trace.begin(self.blocks)
-        if self.jacobian or self._decodes:
-            economy = reserve(self._guider, self._shape, self.space, self.jacobian)
-            self.space.save(economy)
-            modules = [patcher.model for patcher in self.space.patchers()]
+        with self._stack as entering:
             if self.jacobian:
+                entering.enter_context(static_weights(self._guider))
                 self._guider.conds = normal_tree(self._guider.conds)
-                modules += [self._guider.inner_model, *(patcher.model for patcher in self._guider.loaded_models)]
-            self._calls = DifferentiableCalls(self._stack.enter_context(GradientScope(modules)), economy)
+            if self.jacobian or self._decodes:
+                economy = reserve(self._guider, self._shape, self.space, self.jacobian)
+                self.space.save(economy)
+                modules = [patcher.model for patcher in self.space.patchers()]
+                if self.jacobian:
+                    modules += [self._guider.inner_model, *(patcher.model for patcher in self._guider.loaded_models)]
+                self._calls = DifferentiableCalls(entering.enter_context(GradientScope(modules)), economy)
+            self._stack = entering.pop_all()
         return self
 
     def __exit__(self, *exc_info) -> None:

@@ -255,26 +255,43 @@ def test_strength_zero_of_dps_is_off_bit_for_bit(host, sd15):
         assert torch.equal(guided, unguided)
 
 
-def test_newer_hosts_are_told_of_gradients(host, gaussian, monkeypatch):
-    """`in_training` is set while a gradient is needed and put back; a dynamic MODEL is cloned without it."""
+@pytest.mark.parametrize("way", ["model", "sampler"])
+def test_newer_hosts_are_told_of_gradients(host, gaussian, monkeypatch, way):
+    """`in_training` is set while a gradient is needed; a dynamic MODEL runs as a static clone meanwhile."""
+    import copy
+
     import comfy.model_management
     import comfy.model_patcher
 
-    asked, seen = [], []
+    seen = []
 
     class Dynamic(comfy.model_patcher.ModelPatcher):
+        def is_dynamic(self) -> bool:
+            return True
+
         def clone(self, disable_dynamic: bool = False):
-            asked.append(disable_dynamic)
-            return super().clone()
+            if not disable_dynamic:
+                return super().clone()
+            static = comfy.model_patcher.ModelPatcher(copy.deepcopy(self.model), self.load_device, self.offload_device)
+            static.model_options = copy.deepcopy(self.model_options)
+            return static
+
+    def watch(apply, call):
+        seen.append((comfy.model_management.in_training, apply.__self__ is gaussian.model))
+        return apply(call["input"], call["timestep"], **call["c"])
 
     monkeypatch.setattr(comfy.model_management, "in_training", False, raising=False)
     with torch.inference_mode():
         patcher = Dynamic(gaussian.model, gaussian.load_device, gaussian.offload_device)
+    patcher.set_model_unet_function_wrapper(watch)
     guidance = host.call("PosteriorDPS", measurement=measured(), form="published", strength=1.0)
-    guided = apply_guidance(patcher, guidance)
-    guided.set_model_unet_function_wrapper(
-        lambda apply, call: seen.append(comfy.model_management.in_training)
-        or apply(call["input"], call["timestep"], **call["c"])
-    )
-    host.sample(guided, "euler", torch.tensor([5.0, 2.0, 0.0]), host.latent(1, 3, SIZE, SIZE))
-    assert asked[0] is True and seen == [True, True] and comfy.model_management.in_training is False
+    model, sampler = patcher, "euler"
+    if way == "model":
+        model = apply_guidance(patcher, guidance)
+    else:
+        sampler = host.call("PosteriorGuidedDDIM", amount=0.0, noise_rule="eta", guidance=guidance)
+    latent, sigmas = host.latent(1, 3, SIZE, SIZE), torch.tensor([5.0, 2.0, 0.0])
+    got, _ = host.sample(model, sampler, sigmas, latent)
+    assert seen == [(True, False)] * 2 and comfy.model_management.in_training is False
+    expected, _ = host.sample(apply_guidance(gaussian, guidance), "euler", sigmas, latent)
+    assert (got - expected).abs().max() < 1e-4
