@@ -6,7 +6,8 @@ from torch import Tensor
 
 from .base import LinearOperator, Operator
 from .cache import Cache
-from .diagonal import Diagonal, Mask
+from .diagonal import Diagonal, Mask, Weight
+from .identity import Scale
 from .spectral import SpectralOperator
 
 
@@ -68,28 +69,34 @@ class LinearComposition(LinearOperator, Composition):
 
     def __init__(self, outer: LinearOperator, inner: LinearOperator):
         super().__init__(outer, inner)
+        near = inner if isinstance(inner, SpectralOperator) else inner.nearby
         if isinstance(outer, Mask):  # without some of its numbers y still says much the same
-            self.nearby = inner if isinstance(inner, SpectralOperator) else inner.nearby
+            self.nearby = near
+        elif isinstance(outer, Weight) and near is not None:
+            self.nearby = compose(Scale(outer.weight.square().mean().sqrt().item()), near)
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self.inner.adjoint(self.outer.adjoint(y))
 
 
 class WeightedSpectral(SpectralOperator, LinearComposition):
-    """y = W A x, where each number of A x is one singular direction of A: its singular value is multiplied by w."""
+    """y = W A x, where each number of A x is one singular direction of A, or all weights are the same: the singular
+    values are multiplied by w."""
 
-    aligned = True
     forward = Composition.forward
     adjoint = LinearComposition.adjoint
 
     def __init__(self, outer: Diagonal, inner: SpectralOperator):
         super().__init__(outer, inner)
+        self.aligned = inner.aligned
         self._cache = Cache()
 
     def singular_values(self, image: Tensor) -> Tensor:
         return self._cache.get((*image.shape[1:], image.dtype, image.device), lambda: self._weigh(image))
 
     def _weigh(self, image: Tensor) -> Tensor:
+        if isinstance(self.outer, Scale):
+            return self.outer.factor * self.inner.singular_values(image)
         shape = tuple(image.shape[1:])
         y = image.new_empty(1, *self.inner.measurement_shape(shape))
         weight = self.outer.singular_values(y)
@@ -111,7 +118,9 @@ class WeightedSpectral(SpectralOperator, LinearComposition):
 
 def compose(outer: Operator, inner: Operator) -> Operator:
     """A after B, with the best inverse that the two allow."""
-    if isinstance(outer, Diagonal) and isinstance(inner, SpectralOperator) and inner.aligned:
+    if isinstance(inner, SpectralOperator) and (
+        isinstance(outer, Scale) or (isinstance(outer, Diagonal) and inner.aligned)
+    ):
         return WeightedSpectral(outer, inner)
     if outer.linear and inner.linear:
         return LinearComposition(outer, inner)

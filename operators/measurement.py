@@ -93,7 +93,9 @@ class Measurement:
             return self
         weight = 1 / deviation.clamp_min(ROUNDING)
         weight = weight.reshape(*[1] * (self.y.ndim - weight.ndim), *weight.shape)
-        return Measurement(compose(Weight(weight), self.operator), weight * self.y, GaussianNoise(1.0))
+        operator = compose(Weight(weight), self.operator)
+        operator.label = f"{self.operator.label} with uneven noise"
+        return Measurement(operator, weight * self.y, GaussianNoise(1.0))
 
     def picture(self) -> Tensor:
         """y for the eye: `B 3 H W` in [0, 1]."""
