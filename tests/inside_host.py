@@ -6,6 +6,8 @@ import asyncio
 import logging
 import sys
 import tempfile
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -15,6 +17,12 @@ import posterior
 from posterior.tools.environment import Environment
 
 EXTRAS = ("custom_sampler", "hooks", "mask", "sd3", "cond", "model_advanced")
+
+
+def _run(coroutine: Coroutine) -> Any:
+    """Its result, by an event loop in another thread: a browser test keeps one in this thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 class Host:
@@ -38,8 +46,8 @@ class Host:
             folder_paths.add_model_folder_path(kind.name, str(kind))
         for name in EXTRAS:
             path = folder / "comfy_extras" / f"nodes_{name}.py"
-            assert asyncio.run(nodes.load_custom_node(str(path), module_parent="comfy_extras")), name
-        for node in asyncio.run(_own_nodes()):
+            assert _run(nodes.load_custom_node(str(path), module_parent="comfy_extras")), name
+        for node in _run(_own_nodes()):
             nodes.NODE_CLASS_MAPPINGS[node.GET_SCHEMA().node_id] = node
         logging.getLogger().setLevel(level)
 
