@@ -1,8 +1,8 @@
 """Time of forward + adjoint (nonlinear: forward + J^T v) of every operator, 3 x 512 x 512, float32.
 
 Beside one FFT round trip of the same picture, beside deepinv's counterpart in the same run where it has one, and over
-the number of pixels: `slope` is the exponent, 1 is linear. One thread and its processor time, the least of several runs,
-ours, the FFT and deepinv's in turn, so that a busy machine does not matter.
+the number of pixels: `slope` is the exponent, 1 is linear. One thread and its processor time, the least of several
+runs, ours, the FFT and deepinv's in turn, so that a busy machine does not matter.
 
     python dev.py bench operators [--quick]
 """
@@ -29,7 +29,7 @@ from ..operators.identity import Identity, Scale
 from ..operators.inpainting import Inpainting, Mosaic, RandomPixels
 from ..operators.jpeg import JPEG
 from ..operators.phase_retrieval import CodedDiffraction, PhaseRetrieval
-from ..operators.pointwise import Gamma, Quantisation, Saturation
+from ..operators.pointwise import Gamma, Palette, Quantisation, Saturation
 from ..operators.sensing import BlockSensing, Subsampled
 from ..operators.varying_blur import VaryingBlur
 
@@ -75,6 +75,7 @@ OURS: dict[str, Callable[[int], Operator]] = {
     "jpeg 4:2:0": lambda n: JPEG(30),
     "overexposure": lambda n: Saturation(2.0),
     "gamma": lambda n: Gamma(2.2),
+    "palette 16": lambda n: Palette(torch.rand(16, 3, generator=torch.Generator().manual_seed(0))),
     "fewer colours": lambda n: Quantisation(4, "ordered"),
 }
 

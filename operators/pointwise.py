@@ -142,10 +142,11 @@ class Palette(Operator):
     def forward(self, x: Tensor) -> Tensor:
         colours = self.colours.to(x)
         with torch.no_grad():
-            # norm(x - p)^2 without norm(x)^2, which is the same for all p
-            distance = colours.square().sum(1) - 2 * x.movedim(1, -1) @ colours.mT
-            nearest = colours[distance.argmin(-1)].movedim(-1, 1)
-        return straight_through(nearest, x)
+            # norm(x - p)^2 without norm(x)^2, which is the same for all p; some rows at a time, to save memory
+            squares = colours.square().sum(1)
+            bands = x.movedim(1, -1).split(32, 1)
+            nearest = torch.cat([colours[(squares - 2 * band @ colours.mT).argmin(-1)] for band in bands], 1)
+        return straight_through(nearest.movedim(-1, 1), x)
 
     def pinv(self, y: Tensor) -> Tensor:
         return y

@@ -201,7 +201,7 @@ def batch(image: str, amount: int) -> tuple[str, Inputs]:
 INPAINT = ("PosteriorInpainting", {"mask": "mask"})
 #: a name, the nodes, and what the refusal says
 REFUSALS: list[tuple[str, dict[str, tuple[str, Inputs]], str]] = [
-    ("mask of another size", {"mask": mask(0.5, 32), "joined": ("MaskComposite", {
+    ("mask of another size", {"joined": ("MaskComposite", {
         "destination": "zero", "source": "one", "x": 0, "y": 0, "operation": "add"}), "zero": mask(0, 32),
         "one": mask(1, 8), "operator": ("PosteriorInpainting", {"mask": "joined"}), "m": observe("photo")},
      "The mask is 32 x 32 pixels and the picture is 64 x 64; make both the same size."),
@@ -224,7 +224,7 @@ REFUSALS: list[tuple[str, dict[str, tuple[str, Inputs]], str]] = [
         "image": "photo", "width": 32, "height": 64, "kernel": "bicubic"}), "m": observe("photo")},
      "give a size that is at least as large"),
     ("another small picture", {"operator": ("PosteriorUpscaleTo", {
-        "image": "photo", "width": 128, "height": 128, "kernel": "bicubic"}), "large": photo(96), "m": observe("large")},
+        "image": "photo", "width": 96, "height": 96, "kernel": "bicubic"}), "large": photo(96), "m": observe("large")},
      "connect the same picture to both"),
     ("too many colours", {"operator": ("PosteriorPalette", {"image": "photo"}), "m": observe("photo")},
      "colours and a palette at most 256"),

@@ -365,7 +365,8 @@ def test_palette_is_pillows() -> None:
     """Pillow's adaptive palette of 16 colours, without dithering, then every pixel to the nearest."""
     pixels = (photo(size=64) * 255).round()
     picture = Image.fromarray(pixels[0].movedim(0, -1).byte().numpy())
-    reduced = torch.from_numpy(np.array(picture.quantize(16, dither=Image.Dither.NONE).convert("RGB"))).movedim(-1, 0)[None]
+    array = np.array(picture.quantize(16, dither=Image.Dither.NONE).convert("RGB"))
+    reduced = torch.from_numpy(array).movedim(-1, 0)[None]
     operator = Palette.of(reduced / 255)
     assert len(operator.colours) == 16 and torch.allclose(operator(reduced / 255), reduced / 255)
     ours, theirs = ((y - pixels / 255).square().sum(1) for y in (operator(pixels / 255), reduced / 255))
