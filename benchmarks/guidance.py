@@ -130,8 +130,8 @@ def step_costs(size: int, repeats: int) -> list[dict]:
                 return denoiser(x_t, t)
         leaf = x_t.clone().requires_grad_()
         x0 = denoiser(leaf, t)
-        for _ in range(backward):
-            torch.autograd.grad(x0, leaf, noise, retain_graph=True)
+        for k in range(backward):
+            torch.autograd.grad(x0, leaf, noise, retain_graph=k + 1 < backward)
         return x0.detach()
 
     def guided(block: Guidance) -> Tensor:
