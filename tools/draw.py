@@ -41,7 +41,9 @@ async ({prompt, note}) => {
         : Math.min(...targets(node).map(target => depth[target.id])) - 1;
     const columns = [];
     for (const node of graph._nodes) {
-        node.setSize(isPicture(node) ? [340, 380] : [Math.max(320, node.computeSize()[0]), node.computeSize()[1]]);
+        const preview = /^(KSampler|SamplerCustomAdvanced|PosteriorSolve)$/.test(node.type) ? 230 : 0;  // while it runs
+        const [width, height] = node.computeSize();
+        node.setSize(isPicture(node) ? [340, 380] : [Math.max(320, width), height + preview]);
         // another Run gives the same picture again
         for (const widget of node.widgets ?? [])
             if (widget.name === "control_after_generate") widget.value = "fixed";
