@@ -50,12 +50,15 @@ def reserve(guider, shape: tuple[int, ...], space: ModelSpace, jacobian: bool = 
         available = management.get_total_memory(device) - weights - management.extra_reserved_memory()
 
     def need(economy: Economy) -> float:
-        return (_CHECKPOINTED if economy.checkpoint else 1.0) * (own + space.graph_memory(shape, economy))
+        return own * (_CHECKPOINTED if economy.checkpoint else 1.0) + space.graph_memory(shape, economy)
 
-    ways = [Economy(), sparing(), replace(sparing(), tile=TILE)]
-    economy = next((way for way in ways if need(way) <= available), ways[-1] if space.patchers() else ways[1])
-    if not economy.checkpoint and getattr(guider.inner_model, "model_lowvram", False):
-        economy = sparing()
+    ways = [Economy(), sparing()]
+    if space.patchers():
+        both = replace(sparing(), decoder=True)
+        ways = [Economy(), Economy(decoder=True), both, replace(both, tile=TILE)]
+    economy = next((way for way in ways if need(way) <= available), ways[-1])
+    if getattr(guider.inner_model, "model_lowvram", False):
+        economy = replace(economy, out_of_place=True, checkpoint=True)
     management.load_models_gpu(patchers, memory_required=need(economy))
     return economy
 

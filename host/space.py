@@ -60,7 +60,7 @@ class ModelSpace:
         """How the gradient passes to come are made."""
 
     def graph_memory(self, shape: tuple[int, ...], economy: Economy) -> float:
-        """Estimated bytes that the way to the picture saves for a backward pass."""
+        """Estimated bytes that the way to the picture takes with its gradient."""
         return 0.0
 
 
@@ -129,7 +129,10 @@ def space_of(model, vae) -> ModelSpace:
     """
     latent_format = model.latent_format
     if latent_format.latent_dimensions != 2:
-        raise Refusal("This model makes video or sound; guidance works on picture models.")
+        raise Refusal(
+            "This model makes video or sound, or its latents have a time axis all the same (Qwen-Image); guidance "
+            "works on picture models without one."
+        )
     if is_latent_vae(vae):
         return LatentSpace(model, vae)
     if latent_format.latent_channels == 3:

@@ -29,8 +29,11 @@ from .gradients import exchanged
 
 #: latent pixels around a tile that its picture depends on: 17.3 in the decoders of SD to Flux, 18.1 in TAESD
 MARGIN = 20
-#: bytes saved for the backward pass over the host's estimate for decoding, counted in SD's decoder and in TAESD
-_GRAPH, _GRAPH_TINY = 2.7, 0.26
+#: peak of a decoder's gradient over the host's estimate for decoding: SD's decoder, TAESD (1.57 and 0.25 MiB a latent
+#: pixel in float32)
+_GRAPH, _GRAPH_TINY = 3.0, 0.5
+#: what is left of it with checkpoints, and without any gradient
+_CHECKPOINTED, _FORWARD = 0.45, 0.24
 
 
 def is_latent_vae(vae) -> bool:
@@ -91,18 +94,18 @@ class Autoencoder:
         image = self._vae.process_input(image).to(self._vae.vae_dtype)
         model = self._vae.first_stage_model
         with ExitStack() as stack:
-            if image.requires_grad and self.economy.checkpoint:
+            if image.requires_grad and self.economy.decoder:
                 stack.enter_context(checkpointed_blocks(units(model), []))
             latent = torch.cat([model.encode(sample) for sample in self._pieces(image)])
         return self._format.process_in(latent.to(x.dtype))
 
     def _pieces(self, batch: Tensor) -> tuple[Tensor, ...]:
         """One picture at a time, except where the graph of all fits anyway."""
-        return batch.split(len(batch) if batch.requires_grad and not self.economy.checkpoint else 1)
+        return batch.split(len(batch) if batch.requires_grad and not self.economy.decoder else 1)
 
     def _decode(self, latent: Tensor) -> Tensor:
         model, economy = self._vae.first_stage_model, self.economy
-        if not (latent.requires_grad and economy.checkpoint):
+        if not (latent.requires_grad and economy.decoder):
             return model.decode(latent)
         if economy.tile:
             return decode_in_tiles(model, latent, economy.tile)
@@ -111,14 +114,17 @@ class Autoencoder:
 
 
 def decoder_graph_memory(vae, shape: tuple[int, ...], economy: Economy) -> float:
-    """Estimated bytes that decoding a latent of this shape saves for its backward pass."""
+    """Estimated bytes that decoding a latent of this shape takes together with its gradient."""
     tiny = isinstance(vae.first_stage_model, comfy.taesd.taesd.TAESD)
+
+    def gradient(height: int, width: int) -> float:
+        return vae.memory_used_decode((1, shape[1], height, width), vae.vae_dtype) * (_GRAPH_TINY if tiny else _GRAPH)
+
+    one = gradient(*shape[2:])
     if economy.tile:
-        side = economy.tile + 2 * MARGIN
-        shape = (1, shape[1], min(shape[2], side), min(shape[3], side))
-    elif economy.checkpoint:
-        shape = (1, *shape[1:])
-    return shape[0] * vae.memory_used_decode(shape, vae.vae_dtype) * (_GRAPH_TINY if tiny else _GRAPH)
+        window = gradient(*(min(side, economy.tile + 2 * MARGIN) for side in shape[2:]))
+        return max(_FORWARD * one, _CHECKPOINTED * window)
+    return shape[0] * one * (_CHECKPOINTED if economy.decoder else 1.0)
 
 
 def units(module: nn.Module) -> Iterator[nn.Module]:

@@ -30,10 +30,13 @@ def schema(node_id: str, display_name: str, description: str, *inputs: io.Input)
             Guidance.Input(
                 "guidance", optional=True, tooltip="More guidance to listen to as well, from another block."
             ),
-            io.Vae.Input("vae", optional=True, tooltip="Needed for latent models (SD, SDXL, Flux ...): their own VAE."),
+            io.Vae.Input(
+                "vae", optional=True,
+                tooltip="Needed for latent models (SD, SDXL, Flux ...): their own VAE, or its TAESD, which is fast.",
+            ),
         ],
         outputs=[guidance_output()],
-    )
+    )  # fmt: skip
 
 
 def guidance_output() -> io.Output:

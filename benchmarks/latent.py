@@ -1,0 +1,156 @@
+"""What guidance of a latent model costs: time and memory of one guided step over those of the plain step.
+
+    python3 dev.py bench latent [--size 64] [--cases ...]
+
+A UNet of SD1.5's full width and depth with SD's full-size VAE decoder or TAESD, random weights, float32, on the CPU,
+inside the host: one step of the Guided DDIM sampler without guidance, and with DPS through the decoder in the ways of
+saving memory that `host.differentiable.Economy` has. Each case runs in a process of its own. Time is processor time, so
+that other work on the machine counts little; memory is the peak of the process during the step, weights included. At 64
+the case without checkpoints (`--cases "DPS, VAE"`) needs 12 GB, the others 9 GB. Tiles are for larger pictures: at 64
+they only cost time.
+
+The last line of the output is JSON: `rows` of `case`, `size`, `checkpointing`, `seconds`, `gib`, `time_ratio`,
+`memory_ratio`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..guidance.dps import DPS
+from ..operators.inpainting import Inpainting
+from ..operators.measurement import Measurement
+from ..operators.noise import GaussianNoise
+from ..tests.inside_host import Host
+from ..tools import environment
+
+#: decoder, and how the gradient is made
+CASES = {
+    "plain": (None, {}),
+    "DPS, TAESD": ("taesd", {}),
+    "DPS, TAESD, model checkpointed": ("taesd", {"out_of_place": True, "checkpoint": True}),
+    "DPS, VAE checkpointed": ("vae", {"decoder": True}),
+    "DPS, VAE and model checkpointed": ("vae", {"decoder": True, "out_of_place": True, "checkpoint": True}),
+    "DPS, VAE in tiles": ("vae", {"decoder": True, "out_of_place": True, "checkpoint": True, "tile": 32}),
+    "DPS, VAE": ("vae", {}),
+}
+SD15 = {
+    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2] * 4,
+    "channel_mult": [1, 2, 4, 4], "transformer_depth": [1] * 6 + [0] * 2, "transformer_depth_middle": 1,
+    "transformer_depth_output": [1] * 9 + [0] * 3, "context_dim": 768, "use_spatial_transformer": True,
+    "num_heads": 8, "num_head_channels": -1,
+}  # fmt: skip
+VAE = {
+    "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
+    "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
+}  # fmt: skip
+
+
+def randomise(network: nn.Module) -> None:
+    """Weights with a gain near 1, in place."""
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.ndim > 1:
+                weight.normal_(0, weight[0].numel() ** -0.5)
+            else:
+                weight.fill_(0.1)
+
+
+def unet():
+    """A MODEL of the host."""
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    config = comfy.supported_models.SD15(dict(SD15))
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model({}, "", device="cpu").eval()
+    randomise(model.diffusion_model)
+    device = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
+
+
+def decoder(kind: str):
+    """A VAE of the host."""
+    import comfy.sd
+    from comfy.ldm.models.autoencoder import AutoencoderKL
+    from comfy.taesd.taesd import TAESD
+
+    network = TAESD() if kind == "taesd" else AutoencoderKL(ddconfig=VAE, embed_dim=4)
+    randomise(network)
+    return comfy.sd.VAE(sd=network.state_dict())
+
+
+def peak_memory() -> float:
+    """GiB, since the last reset."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 2**20
+
+
+def run(case: str, size: int) -> dict:
+    """Time and peak memory of the one step."""
+    host = Host(environment.get(os.environ.get("COMFYUI_PATH")))
+    torch.set_num_threads(os.cpu_count() or 1)
+    from ..host import run as guided_run
+    from ..host.differentiable import Economy
+    from ..host.sampler import guided_ddim_sampler
+
+    kind, economy = CASES[case]
+    guided_run.reserve = lambda *_: Economy(**economy)  # not what the free memory suggests
+    with torch.inference_mode():
+        model, vae = unet(), decoder(kind) if kind else None
+    seconds = 0.0
+    for side in (8, size):  # the first to warm up
+        mask = torch.zeros(1, 1, 8 * side, 8 * side)
+        mask[..., : 4 * side] = 1
+        measurement = Measurement.observe(Inpainting(mask), torch.rand(1, 3, 8 * side, 8 * side), GaussianNoise(0.0))
+        sampler = guided_ddim_sampler((guided_run.Guide(DPS(measurement), vae),) if kind else (), 0.0, "eta")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        start = time.process_time()
+        samples, _ = host.sample(
+            model, sampler, torch.tensor([5.0, 2.0]), host.latent(1, 4, side, side), host.conditioning(tokens=77)
+        )
+        seconds = time.process_time() - start
+        assert samples.isfinite().all()
+    return {"seconds": seconds, "gib": peak_memory()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--size", type=int, default=64, help="side of the latent")
+    parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES)[:5])
+    parser.add_argument("--only", choices=CASES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.only:
+        print(json.dumps(run(arguments.only, arguments.size)))
+        return
+    runner = Path(environment.__file__).with_name("package.py")
+    variables = {**os.environ, "GOMP_SPINCOUNT": "0"}  # waiting threads must not count
+    rows: list[dict] = []
+    for case in dict.fromkeys(("plain", *arguments.cases)):
+        command = [sys.executable, str(runner), "posterior.benchmarks.latent", "--only", case]
+        command += ["--size", str(arguments.size)]
+        output = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=True).stdout
+        row = {"case": case, "size": arguments.size, "checkpointing": bool(CASES[case][1])}
+        row |= json.loads(output.splitlines()[-1])
+        plain = rows[0] if rows else row
+        row |= {"time_ratio": row["seconds"] / plain["seconds"], "memory_ratio": row["gib"] / plain["gib"]}
+        rows.append({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()})
+        print(
+            f"{case:32} {row['seconds']:8.1f} s {row['gib']:6.2f} GiB   time x {row['time_ratio']:5.2f}   "
+            f"memory x {row['memory_ratio']:5.2f}",
+            flush=True,
+        )
+    print(json.dumps({"rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
