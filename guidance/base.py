@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ class Guidance(ABC):
     label = "Guidance"
     #: whether `State.vjp` is needed, which costs a backward pass through the prior
     jacobian = False
+    #: how often `State.vjp` is called in one estimate, where that is known; heirs say it anew
+    vjp_calls: ClassVar[float] = math.inf
     #: whether the method lives in `transition`, so that only a sampler that owns its trajectory will do
     owns_transition = False
     #: what the measurement must be: "linear", "spectral" (with singular values), "noisy" (sigma_y > 0)
@@ -102,6 +105,12 @@ def needs_jacobian(blocks: Sequence[Guidance], progress: float, index: int) -> b
     return any(block.jacobian and block.timing.weight(progress, index) for block in blocks)
 
 
+def vjp_calls(blocks: Sequence[Guidance], progress: float, index: int) -> float:
+    """How often the blocks that listen in this step call `State.vjp`."""
+    listening = [block for block in blocks if block.jacobian and block.timing.weight(progress, index)]
+    return sum(vars(type(block)).get("vjp_calls", math.inf) for block in listening)
+
+
 def combine(blocks: Sequence[Guidance], state: State) -> Estimate:
     """Any number of blocks at one state: estimates are handed on, shifts add up, the prior is asked once."""
     x0, shift, ascent = state.x0, 0.0, 0.0
@@ -131,7 +140,7 @@ def conditional_denoiser(
     """The guided prior `(x_t, t, s, progress, index) -> Estimate` of a plain denoiser `(x_t, t) -> x0_hat`."""
 
     def guided(x_t: Tensor, t: Level, s: Level | None = None, progress: float = 0.0, index: int = 0) -> Estimate:
-        jacobian = needs_jacobian(blocks, progress, index)
-        return combine(blocks, predict(denoiser, x_t, t, jacobian, s=s, progress=progress, index=index))
+        jacobian, calls = needs_jacobian(blocks, progress, index), vjp_calls(blocks, progress, index)
+        return combine(blocks, predict(denoiser, x_t, t, jacobian, calls, s=s, progress=progress, index=index))
 
     return guided

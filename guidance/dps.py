@@ -51,6 +51,7 @@ class DPS(Guidance):
 
     label = "DPS"
     factor = "zeta"
+    vjp_calls = 1
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         # one unit of an image in [0, 1] is two of the paper's [-1, 1]; one unit of x_t is scale of the model's
@@ -73,6 +74,7 @@ class DPSGaussian(Guidance):
 
     label = "DPS (Gaussian form)"
     factor = "strength"
+    vjp_calls = 1
     needs = ("noisy",)
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:

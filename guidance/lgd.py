@@ -42,6 +42,7 @@ class LGDMC(Guidance):
 
     label = "LGD-MC"
     factor = "zeta"
+    vjp_calls = 1
     needs = ("noisy",)
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:

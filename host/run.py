@@ -16,7 +16,7 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ..guidance.base import Guidance, combine, needs_jacobian
+from ..guidance.base import Guidance, combine, needs_jacobian, vjp_calls
 from ..guidance.state import Estimate, Level, predict
 from ..operators.errors import Refusal
 from .differentiable import DifferentiableCalls, is_out_of_memory
@@ -171,7 +171,8 @@ class GuidedRun:
             x0 = predict_x0(self.space.to_model(native, level.alpha), sigma, options)
             return self.space.to_native(x0, 1.0)
 
-        state = predict(denoiser, u, t, jacobian, s=s, progress=progress, index=index)
+        calls = vjp_calls(self.blocks, progress, index)
+        state = predict(denoiser, u, t, jacobian, calls, s=s, progress=progress, index=index)
         self._require_finite(state.x0, "the model's own prediction", t)
         estimate = combine(self.blocks, state)
         if self.blocks:
