@@ -4,13 +4,13 @@
 
 A UNet of SD1.5's full width and depth with SD's full-size VAE decoder or TAESD, random weights, float32, on the CPU,
 inside the host: one step of the Guided DDIM sampler without guidance, and with DPS through the decoder in the ways of
-saving memory that `host.differentiable.Economy` has. Each case runs in a process of its own. Time is processor time, so
-that other work on the machine counts little; memory is the peak of the process during the step, weights included. At 64
-the case without checkpoints (`--cases "DPS, VAE"`) needs 12 GB, the others 9 GB. Tiles are for larger pictures: at 64
-they only cost time.
+saving memory that `host.differentiable.Economy` has. Each case runs in a process of its own, between two plain steps.
+Time is processor time, so that other work on the machine counts little; memory is the peak of the process during the
+step, weights included. At 64 the case without checkpoints (`--cases "DPS, VAE"`) needs 12 GB, the others 9 GB. Tiles
+are for larger pictures: at 64 they only cost time.
 
-The last line of the output is JSON: `rows` of `case`, `size`, `checkpointing`, `seconds`, `gib`, `time_ratio`,
-`memory_ratio`.
+The last line of the output is JSON: `rows` of `case`, `size`, `checkpointing`, `seconds`, `gib`, `plain_seconds`,
+`plain_gib`, `time_ratio`, `memory_ratio`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from ..tools import environment
 
 #: decoder, and how the gradient is made
 CASES = {
-    "plain": (None, {}),
     "DPS, TAESD": ("taesd", {}),
     "DPS, TAESD, model checkpointed": ("taesd", {"out_of_place": True, "checkpoint": True}),
     "DPS, VAE checkpointed": ("vae", {"decoder": True}),
@@ -95,8 +94,8 @@ def peak_memory() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 2**20
 
 
-def run(case: str, size: int) -> dict:
-    """Time and peak memory of the one step."""
+def run(case: str, size: int) -> dict[str, float]:
+    """Time and peak memory of the plain and of the guided step."""
     host = Host(environment.get(os.environ.get("COMFYUI_PATH")))
     torch.set_num_threads(os.cpu_count() or 1)
     from ..host import run as guided_run
@@ -106,13 +105,13 @@ def run(case: str, size: int) -> dict:
     kind, economy = CASES[case]
     guided_run.reserve = lambda *_: Economy(**economy)  # not what the free memory suggests
     with torch.inference_mode():
-        model, vae = unet(), decoder(kind) if kind else None
-    seconds = 0.0
-    for side in (8, size):  # the first to warm up
+        model, vae = unet(), decoder(kind)
+
+    def step(side: int, guided: bool) -> tuple[float, float]:
         mask = torch.zeros(1, 1, 8 * side, 8 * side)
         mask[..., : 4 * side] = 1
         measurement = Measurement.observe(Inpainting(mask), torch.rand(1, 3, 8 * side, 8 * side), GaussianNoise(0.0))
-        sampler = guided_ddim_sampler((guided_run.Guide(DPS(measurement), vae),) if kind else (), 0.0, "eta")
+        sampler = guided_ddim_sampler((guided_run.Guide(DPS(measurement), vae),) if guided else (), 0.0, "eta")
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         start = time.process_time()
         samples, _ = host.sample(
@@ -120,13 +119,24 @@ def run(case: str, size: int) -> dict:
         )
         seconds = time.process_time() - start
         assert samples.isfinite().all()
-    return {"seconds": seconds, "gib": peak_memory()}
+        return seconds, peak_memory()
+
+    for guided in (False, True):  # to warm up
+        step(8, guided)
+    before, memory = step(size, False)
+    seconds, gib = step(size, True)
+    after, _ = step(size, False)
+    plain = (before + after) / 2
+    return {
+        "seconds": seconds, "gib": gib, "plain_seconds": plain, "plain_gib": memory, "time_ratio": seconds / plain,
+        "memory_ratio": gib / memory,
+    }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", type=int, default=64, help="side of the latent")
-    parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES)[:5])
+    parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES)[:4])
     parser.add_argument("--only", choices=CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
@@ -134,21 +144,15 @@ def main() -> None:
         return
     runner = Path(environment.__file__).with_name("package.py")
     variables = {**os.environ, "GOMP_SPINCOUNT": "0"}  # waiting threads must not count
-    rows: list[dict] = []
-    for case in dict.fromkeys(("plain", *arguments.cases)):
+    rows = []
+    for case in arguments.cases:
         command = [sys.executable, str(runner), "posterior.benchmarks.latent", "--only", case]
         command += ["--size", str(arguments.size)]
         output = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=True).stdout
-        row = {"case": case, "size": arguments.size, "checkpointing": bool(CASES[case][1])}
-        row |= json.loads(output.splitlines()[-1])
-        plain = rows[0] if rows else row
-        row |= {"time_ratio": row["seconds"] / plain["seconds"], "memory_ratio": row["gib"] / plain["gib"]}
-        rows.append({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()})
-        print(
-            f"{case:32} {row['seconds']:8.1f} s {row['gib']:6.2f} GiB   time x {row['time_ratio']:5.2f}   "
-            f"memory x {row['memory_ratio']:5.2f}",
-            flush=True,
-        )
+        measured = {key: round(value, 3) for key, value in json.loads(output.splitlines()[-1]).items()}
+        rows.append({"case": case, "size": arguments.size, "checkpointing": bool(CASES[case][1]), **measured})
+        seconds, gib, _, _, slower, larger = measured.values()
+        print(f"{case:32} {seconds:8.1f} s {gib:6.2f} GiB   time x {slower:5.2f}   memory x {larger:5.2f}", flush=True)
     print(json.dumps({"rows": rows}))
 
 

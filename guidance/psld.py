@@ -38,6 +38,7 @@ class PSLD(Guidance):
 
     label = "PSLD"
     jacobian = True
+    vjp_calls = 1
     latent = "only"
 
     def validate(self) -> None:
