@@ -162,7 +162,7 @@ class Muon(torch.optim.Optimizer):
             for shape, pairs in by_shape.items():
                 steps = self.orthogonalised(torch.stack([u.flatten(1) for _, u in pairs]))
                 size = 0.2 * lr * max(steps.shape[1:]) ** 0.5  # root mean square 0.2 lr, as an Adam step has
-                for (p, _), u in zip(pairs, steps):
+                for (p, _), u in zip(pairs, steps, strict=True):
                     p.mul_(1 - lr * group["weight_decay"]).add_(u.view(shape).float(), alpha=-size)
 
 
@@ -241,7 +241,7 @@ class Trainer:
             state = torch.load(checkpoint, weights_only=True)
             self.model.load_state_dict(state["model"])
             self.ema.load_state_dict(state["ema"])
-            for optimizer, saved in zip(self.optimizers, state["optimizers"]):
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
             self.generator.set_state(state["generator"])
             self.first_step, source = state["first_step"], checkpoint

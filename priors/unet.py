@@ -96,13 +96,13 @@ class PhotoUNet(nn.Module):
         def level(width: int, depth: int) -> nn.ModuleList:
             return nn.ModuleList(ResBlock(width, embedding, operations, **factory) for _ in range(depth))
 
-        pairs = list(zip(channels, channels[1:]))
+        pairs = list(zip(channels, channels[1:], strict=False))
         self.stem = operations.Conv2d((colours + given) * 4, channels[0], 3, padding=1, **factory)
-        self.encoder = nn.ModuleList(level(c, n) for c, n in zip(channels[:-1], blocks))
+        self.encoder = nn.ModuleList(level(c, n) for c, n in zip(channels[:-1], blocks, strict=False))
         self.down = nn.ModuleList(operations.Conv2d(a, b, 2, stride=2, **factory) for a, b in pairs)
         self.middle = level(channels[-1], blocks[-1])
         self.up = nn.ModuleList(operations.Conv2d(b, 4 * a, 1, **factory) for a, b in pairs)
-        self.decoder = nn.ModuleList(level(c, n) for c, n in zip(channels[:-1], blocks))
+        self.decoder = nn.ModuleList(level(c, n) for c, n in zip(channels[:-1], blocks, strict=False))
         self.head = operations.Conv2d(channels[0], colours * 4, 3, padding=1, **factory)
 
     def init_weights(self) -> PhotoUNet:
@@ -139,14 +139,14 @@ class PhotoUNet(nn.Module):
         h = F.pad(x, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
         h = self.stem(F.pixel_unshuffle(h, 2))
         skips = []
-        for blocks, down in zip(self.encoder, self.down):
+        for blocks, down in zip(self.encoder, self.down, strict=True):
             for block in blocks:
                 h = block(h, e)
             skips.append(h)
             h = down(h)
         for block in self.middle:
             h = block(h, e)
-        for blocks, up in zip(reversed(self.decoder), reversed(self.up)):
+        for blocks, up in zip(reversed(self.decoder), reversed(self.up), strict=True):
             h = F.pixel_shuffle(up(h), 2) + skips.pop()
             for block in blocks:
                 h = block(h, e)
