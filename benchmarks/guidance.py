@@ -31,7 +31,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from ..guidance.base import Guidance, combine, conditional_denoiser, transit
+from ..guidance.base import Guidance, combine, conditional_denoiser, transit, vjp_calls
 from ..guidance.ddnm import DDNM
 from ..guidance.ddrm import DDRM
 from ..guidance.dds import DDS
@@ -136,7 +136,8 @@ def step_costs(size: int, repeats: int) -> list[dict]:
 
     def guided(block: Guidance) -> Tensor:
         with torch.no_grad():
-            estimate = combine([block], predict(denoiser, x_t, t, block.jacobian, s=s))
+            calls = vjp_calls([block], 0.0, 0)
+            estimate = combine([block], predict(denoiser, x_t, t, block.jacobian, calls, s=s))
             eps = (x_t - t.alpha * estimate.x0) / t.sigma
             x_s = s.alpha * estimate.x0 + s.sigma * eps + s.norm * estimate.shift
             step = Step(t, s, estimate.x0, eps, 0.1, noise, lambda like: noise, estimate.ascent)

@@ -34,6 +34,7 @@ class DSG(Guidance):
     jacobian: bool = True
 
     label = "DSG"
+    vjp_calls = 1
     owns_transition = True
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:

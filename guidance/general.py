@@ -47,6 +47,7 @@ class General(Guidance):
     c: float = 1.0
 
     label = "General guidance"
+    vjp_calls = 1
 
     @property
     def jacobian(self) -> bool:

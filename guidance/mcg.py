@@ -23,6 +23,7 @@ class MCG(DPS):
     """DPS's gradient and a hard projection; for clean measurements. Arguments as in `DPS`."""
 
     label = "MCG"
+    vjp_calls = 1
     owns_transition = True
     needs = ("linear",)
 

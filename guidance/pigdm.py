@@ -38,6 +38,7 @@ class PiGDM(Guidance):
     jacobian: bool = True
 
     label = "Pi-GDM"
+    vjp_calls = 1
     whitens = True
 
     @property
@@ -72,6 +73,7 @@ class PiGDMPublished(PiGDM):
     """Pi-GDM as published, with its after-step weight."""
 
     label = "Pi-GDM (published)"
+    vjp_calls = 1
 
     @property
     def latent(self) -> str:

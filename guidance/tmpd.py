@@ -24,6 +24,7 @@ class TMPD(Guidance):
     """Moment matching with a diagonal covariance."""
 
     label = "TMPD"
+    vjp_calls = 2
     jacobian = True
     needs = ("linear", "noisy")
 
