@@ -35,8 +35,8 @@ def draw(panels: Sequence[Panel], x_label: str, width: int = 768, height: int = 
     image = Image.new("RGB", (width, height * len(panels)), _PAPER)
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(14)
     for number, panel in enumerate(panels):
-        _draw_panel(pen, font, panel, (70, number * height + 34, width - 20, (number + 1) * height - 36))
-    pen.text((width - 20, height * len(panels) - 18), x_label, _INK, font, anchor="rm")
+        _draw_panel(pen, font, panel, (70, number * height + 34, width - 20, (number + 1) * height - 46))
+    pen.text((width - 20, height * len(panels) - 12), x_label, _INK, font, anchor="rm")
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)[None]
 
 
