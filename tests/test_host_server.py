@@ -123,6 +123,19 @@ def test_unguided_ddim_is_the_host_s_over_http(server):
         assert (tensors["ours"] - tensors[name]).abs().max() <= 1e-5
 
 
+def test_convergence_plot_over_http(server):
+    graph = Graph()
+    model, measurement, latent, none = graph.problem(sigma_y=0.05)
+    watched = graph.add("PosteriorRecordConvergence", guidance=graph.guidance("DiffPIR", measurement))
+    sampler = graph.add("PosteriorGuidedODE", solver="DPM-Solver++ 2M", guidance=watched)
+    sigmas = graph.add("KarrasScheduler", steps=5, sigma_max=1.5, sigma_min=0.02, rho=7.0)
+    samples = graph.advanced(model, sampler, sigmas, latent, none)
+    plot = graph.add("PosteriorConvergencePlot", record=[watched[0], 1], latent=samples, width=512)
+    graph.add("PreviewImage", images=plot)
+    (data,) = server.images(server.run(complete(server, graph)))
+    assert Image.open(io.BytesIO(data)).size == (512, 512)
+
+
 def test_refusals(server, host):
     """A latent model without VAE, and guidance for another size than the latent: one sentence each."""
     folder = server.base / "models" / "diffusion_models"
