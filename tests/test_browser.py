@@ -96,6 +96,7 @@ def open_template(page: Any, name: str) -> Any:
     dialog = page.get_by_role("dialog")
     dialog.get_by_text("posterior", exact=True).click()
     card = dialog.get_by_test_id(f"template-workflow-{name}")
+    card.scroll_into_view_if_needed()  # its picture is loaded once it is seen
     page.wait_for_function("image => image.naturalWidth > 0", arg=card.locator("img").first.element_handle())
     card.click()
     page.wait_for_function("app.graph._nodes.some(node => node.type === 'SaveImage')")
