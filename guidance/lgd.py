@@ -49,10 +49,10 @@ class LGDMC(Guidance):
         measurement, spread = self.measurement, state.spread(self.deviation) ** 0.5
         generators = sample_generators(self.seed * 100003 + state.index, x0.shape[0])
         points = [state.x0 + spread * standard_normal(x0, generators) for _ in range(self.draws)]
-        logs = [measurement.noise.log_likelihood(measurement.residual(x), measurement.y) for x in points]
+        residuals = [measurement.residual(x) for x in points]
+        logs = [measurement.noise.log_likelihood(residual, measurement.y) for residual in residuals]
         mean, lifted = 0.0, 0.0
-        for x, weight in zip(points, torch.stack(logs).softmax(0), strict=True):
-            residual = measurement.residual(x)
+        for x, residual, weight in zip(points, residuals, torch.stack(logs).softmax(0), strict=True):
             residual = weight.reshape(-1, *[1] * (residual.ndim - 1)) * residual
             mean, lifted = mean + residual, lifted + measurement.operator.vjp(x, residual)
         ascent = state.pull_back(lifted / sample_norm(mean).reshape(-1, 1, 1, 1), self.jacobian)

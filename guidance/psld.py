@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..operators.decoded import Decoded, traced
+from ..operators.autograd import pulled_back, traced
+from ..operators.decoded import Decoded
 from ..operators.errors import Refusal
 from .base import Guidance, sample_norm
 from .state import Estimate, State
@@ -59,6 +60,4 @@ class PSLD(Guidance):
             return 2 * self.omega * sample_norm(residual).sum() + self.gamma * sample_norm(z - glued).sum()
 
         leaf, value = traced(loss, state.x0)
-        with torch.inference_mode(False):
-            (gradient,) = torch.autograd.grad(value, leaf)
-        return Estimate(x0, -state.t.norm * state.vjp(gradient))
+        return Estimate(x0, -state.t.norm * state.vjp(pulled_back(value, leaf, torch.ones_like(value))))

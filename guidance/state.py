@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..operators.autograd import pulled_back, traced
+
 
 class Level(NamedTuple):
     """A noise level of the forward process x_t = alpha x_0 + sigma z.
@@ -135,17 +137,12 @@ def differentiate(
     Args:
         calls: how often the map will be used; the last time frees the graph as it goes, which is a tenth faster.
     """
-    with torch.inference_mode(False), torch.enable_grad():
-        leaf = x_t.detach().clone().requires_grad_()
-        x0 = denoiser(leaf)
+    leaf, x0 = traced(denoiser, x_t)
 
     def vjp(v: Tensor) -> Tensor:
         nonlocal calls
         calls -= 1
-        with torch.inference_mode(False):
-            v = v.detach().clone() if v.is_inference() else v.detach()
-            (gradient,) = torch.autograd.grad(x0, leaf, v, retain_graph=calls > 0)
-        return gradient
+        return pulled_back(x0, leaf, v, keep=calls > 0)
 
     return x0.detach(), vjp
 

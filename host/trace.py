@@ -43,8 +43,5 @@ class Trace:
     @torch.no_grad()
     def note(self, blocks: Sequence[Guidance], sigma: float, before: Tensor, after: Tensor) -> None:
         """before, after: x0_hat without and with guidance."""
-        misfit = [
-            (block.measurement.fit if block.measurement.noisy else block.measurement.residual_rms)(after).mean().item()
-            for block in blocks
-        ]
+        misfit = [block.measurement.agreement(after).mean().item() for block in blocks]
         self.rows.append(Row(sigma, misfit, (after - before).square().mean().sqrt().item()))

@@ -228,15 +228,13 @@ class MeasurementFitNode(io.ComfyNode):
             raise Refusal(
                 f"There are {len(x)} pictures and the measurement has {len(measurement.y)}; give one, or one for each."
             )
-        rms = measurement.residual_rms(x)
-        report = f"residual RMS {', '.join(f'{value:.4g}' for value in rms.tolist())}"
-        value = rms.mean().item()
+        agreement = measurement.agreement(x)
+        report = f"residual RMS {', '.join(f'{value:.4g}' for value in measurement.residual_rms(x).tolist())}"
         if measurement.noisy:
-            fit = measurement.fit(x)
-            value = fit.mean().item()
-            report = f"fit {', '.join(f'{each:.3f}' for each in fit.tolist())} (residual / noise; near 1 is a fit), {report}"
+            fit = ", ".join(f"{each:.3f}" for each in agreement.tolist())
+            report = f"fit {fit} (residual / noise; near 1 is a fit), {report}"
         residual = picture(measurement.residual_picture(x))
-        return io.NodeOutput(value, report, residual, ui=ui.PreviewText(report))
+        return io.NodeOutput(agreement.mean().item(), report, residual, ui=ui.PreviewText(report))
 
 
 class ExamplePhotoNode(io.ComfyNode):

@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from .autograd import pulled_back, traced
 from .errors import Refusal
 from .krylov import conjugate_gradient
 
@@ -91,10 +92,8 @@ class Operator(ABC):
 
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
         """J_A(x)^T v, by automatic differentiation. x: `B C H W`, v: shape of y."""
-        with torch.inference_mode(False), torch.enable_grad():
-            leaf = x.detach().clone().requires_grad_()
-            (gradient,) = torch.autograd.grad(self.forward(leaf), leaf, v.detach().clone())
-        return gradient
+        leaf, y = traced(self.forward, x)
+        return pulled_back(y, leaf, v)
 
     def linearise(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """A(x), and the map v to J_A(x)^T v; both in one pass where a pass is costly."""

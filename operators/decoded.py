@@ -14,6 +14,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .autograd import pulled_back, traced
 from .base import LinearOperator, Operator
 from .krylov import conjugate_gradient
 from .measurement import Measurement
@@ -45,13 +46,7 @@ class Decoded(Operator):
 
     def linearise(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         leaf, y = traced(self.forward, x)
-
-        def vjp(v: Tensor) -> Tensor:
-            with torch.inference_mode(False):
-                (gradient,) = torch.autograd.grad(y, leaf, v.detach().clone())
-            return gradient
-
-        return y.detach(), vjp
+        return y.detach(), lambda v: pulled_back(y, leaf, v)
 
     def pinv(self, y: Tensor) -> Tensor:
         """E(A^+ y): an inverse as far as the autoencoder is one."""
@@ -86,10 +81,7 @@ class Linearised(LinearOperator):
         return torch.zeros_like(self._value) if tangent is None else tangent
 
     def adjoint(self, y: Tensor) -> Tensor:
-        v = y.detach().expand_as(self._value).clone()
-        with torch.inference_mode(False):
-            (gradient,) = torch.autograd.grad(self._value, self._leaf, v, retain_graph=True)
-        return gradient
+        return pulled_back(self._value, self._leaf, y.expand_as(self._value), keep=True)
 
     def solve(self, r: Tensor, c: float | Tensor = 0.0) -> Tensor:
         return conjugate_gradient(
@@ -105,10 +97,3 @@ class Linearised(LinearOperator):
         """A measurement of A as one of J: y - A(p) + J p = J x + noise."""
         y = measurement.y - self._value.detach() + self.forward(self.point)
         return Measurement(self, y, measurement.noise)
-
-
-def traced(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """A leaf at x and function(leaf) with its graph; under inference mode as well."""
-    with torch.inference_mode(False), torch.enable_grad():
-        leaf = x.detach().clone().requires_grad_()
-        return leaf, function(leaf)

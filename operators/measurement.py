@@ -125,6 +125,10 @@ class Measurement:
         residual = self.residual(x)
         return self._rms(residual / self.noise.deviation(self.y - residual))
 
+    def agreement(self, x: Tensor) -> Tensor:
+        """What a report shows per sample: `fit` where there is noise, else `residual_rms`."""
+        return self.fit(x) if self.noisy else self.residual_rms(x)
+
     def _rms(self, residual: Tensor) -> Tensor:
         square = (residual.double() ** 2).nan_to_num(0.0, posinf=torch.inf)  # 0 / 0 is a perfect fit
         support = self.operator.support(self.y)
