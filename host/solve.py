@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.model_management
@@ -14,6 +15,7 @@ from torch import Tensor
 from ..operators.errors import Refusal
 from ..operators.measurement import Measurement
 from ..operators.smooth import smooth_inverse
+from .run import Guide
 from .space import schedule_of
 from .vae import is_latent_vae, latent_size, padded, picture_ratio
 
@@ -34,8 +36,13 @@ def start_picture(measurement: Measurement, start: str) -> Tensor:
 
 
 def start_latent(measurement: Measurement, start: str, batch: int, vae: Any = None) -> Tensor:
-    """LATENT samples to start from: empty ones for noise, else a first picture (encoded where there is a VAE)."""
+    """LATENT samples to start from: empty ones for noise, else a first picture (encoded where there is a VAE).
+
+    Args:
+        batch: how many for a measurement of one picture; one of several pictures has one for each.
+    """
     channels, height, width = measurement.image_shape
+    batch = len(measurement.y) if len(measurement.y) > 1 else batch
     if start == "noise":
         if not is_latent_vae(vae):
             return torch.zeros(batch, channels, height, width)
@@ -46,6 +53,12 @@ def start_latent(measurement: Measurement, start: str, batch: int, vae: Any = No
         return 2 * image - 1
     whole = padded(image, *(picture_ratio(vae) * side for side in latent_size(vae, height, width)))
     return vae.encode(whole.movedim(1, -1))
+
+
+def can_restore(guides: Sequence[Guide], vae: Any = None) -> bool:
+    """Whether annealed restoration works: linear measurements of pixels, methods that leave the step alone."""
+    blocks = [guide.block for guide in guides]
+    return not is_latent_vae(vae) and all(b.measurement.operator.linear and not b.owns_transition for b in blocks)
 
 
 def restoration_sigmas(start: float, end: float, steps: int) -> Tensor:

@@ -11,6 +11,7 @@ from ..host.run import Guide
 from ..host.sampler import annealed_sampler, guided_ddim_sampler
 from ..host.solve import (
     STARTS,
+    can_restore,
     decode,
     restoration_sigmas,
     restoration_sigmas_for,
@@ -137,7 +138,7 @@ class StartingPointNode(io.ComfyNode):
                     tooltip="noise: an empty latent. smooth: holes filled and blur undone gently. back-projection: A^+ y. "
                     "Start with noise, or smooth for Annealed Restoration.",
                 ),
-                io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many pictures. Start with 1."),
+                io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many pictures for one measurement; one of several pictures gets one each. Start with 1."),
                 io.Vae.Input("vae", optional=True, tooltip="Needed for latent models (SD, SDXL, Flux ...): their own VAE."),
             ],
             outputs=[io.Latent.Output("latent", display_name="latent")],
@@ -184,14 +185,15 @@ class SolveNode(io.ComfyNode):
                 io.Combo.Input(
                     "estimate", options=["restoration", "samples"], default="restoration",
                     tooltip="restoration: one faithful picture, slightly smooth. samples: possible pictures, sharp, each "
-                    "seed another. Start with restoration for small damage, samples for large holes.",
+                    "seed another. Start with restoration for small damage, samples for large holes. Where a method cannot "
+                    "restore (damage that is not linear, latent models, DDRM and the like), samples are made.",
                 ),
                 io.Int.Input("steps", default=30, min=1, max=1000, tooltip="Model calls per picture. Start with 30."),
                 io.Int.Input(
                     "seed", default=0, min=0, max=2**53, control_after_generate=True,
                     tooltip="Chooses the noise; the same number gives the same picture. Start with 0.",
                 ),
-                io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many samples. Start with 1."),
+                io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many samples of one measurement; one of several pictures gets one each. Start with 1."),
                 io.Float.Input(
                     "cfg", default=1.0, min=0.0, max=30.0, step=0.1,
                     tooltip="How closely to follow the prompt (no unit). 1 is off. Start with 1.",
@@ -215,10 +217,12 @@ class SolveNode(io.ComfyNode):
         guidance=None, vae=None, positive=None, negative=None,
     ) -> io.NodeOutput:  # fmt: skip
         with torch.inference_mode(False):
-            block, why = automatic(measurement, steps, is_latent_vae(vae))
-            guides = guidance or (Guide(block, vae),)
-        restore = estimate == "restoration" and all(guide.block.measurement.operator.linear for guide in guides)
-        restore = restore and not is_latent_vae(vae)
+            if guidance:
+                guides, chosen = guidance, ", ".join(guide.block.label for guide in guidance)
+            else:
+                block, chosen = automatic(measurement, steps, is_latent_vae(vae))
+                guides = (Guide(block, vae),)
+        restore = estimate == "restoration" and can_restore(guides, vae)
         if restore:
             sampler, sigmas, batch_size = annealed_sampler(guides), restoration_sigmas_for(measurement, steps), 1
         else:
@@ -227,9 +231,8 @@ class SolveNode(io.ComfyNode):
         positive, negative = positive or UNCONDITIONAL, negative or UNCONDITIONAL
         samples = run_sampler(model, sampler, sigmas, latent, positive, negative, cfg, seed, noisy=not restore)
         images = decode(samples, measurement.image_shape, vae)
-        mean = images.mean(0, keepdim=True)
-        fit = measurement.fit(images.cpu()) if measurement.noisy else measurement.residual_rms(images.cpu())
-        chosen = ", ".join(guide.block.label for guide in guidance) if guidance else why
+        mean = images.mean(0, keepdim=True) if len(measurement.y) == 1 else images
+        fit = measurement.agreement(images.cpu())
         report = f"{'restoration' if restore else 'samples'} by {chosen}; {steps} steps"
         report += f", {'fit' if measurement.noisy else 'residual RMS'} {', '.join(f'{value:.3g}' for value in fit.tolist())}"
         return io.NodeOutput(picture(images), picture(mean), fit.mean().item(), report, ui=ui.PreviewText(report))

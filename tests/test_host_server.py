@@ -202,3 +202,40 @@ def test_after_an_interrupt_the_next_prompt_is_right(server):
         server.wait(prompt)
     assert time.monotonic() - start < 20
     assert torch.equal(result(), expected)
+
+
+@pytest.mark.parametrize(
+    "method, settings", [("DDRM", {"eta": 0.85, "eta_b": 1.0}), ("DSG", {"rate": 0.4, "jacobian": "none"})]
+)
+def test_solve_makes_samples_where_it_cannot_restore(server, method, settings):
+    graph = Graph()
+    model, measurement, _, _ = graph.problem(sigma_y=0.02)
+    guidance = graph.add(f"Posterior{method}", measurement=measurement, **settings)
+    solution = graph.add(
+        "PosteriorSolve", model=model, measurement=measurement, estimate="restoration", steps=2, seed=0, batch_size=1,
+        cfg=1.0, guidance=guidance,
+    )  # fmt: skip
+    graph.add("SaveImage", images=solution, filename_prefix="test")
+    (report,) = server.run(graph)[solution[0]]["text"]
+    assert report.startswith(f"samples by {method}")
+
+
+@pytest.mark.parametrize("estimate", ["samples", "restoration"])
+def test_solve_gives_each_picture_of_a_measurement_its_own(server, estimate):
+    """Three damaged pictures, one of them twice: three results, of which those two fit alike when restored."""
+    graph = Graph()
+    settings = {"damage": "scratches", "size": SIZE}
+    cat, cup = (graph.add("PosteriorExamplePhoto", photo=name, **settings) for name in ("chelsea", "coffee"))
+    batch = graph.add("ImageBatch", image1=graph.add("ImageBatch", image1=cat, image2=cup), image2=cat)
+    operator = graph.add("PosteriorInpainting", mask=[cat[0], 1])
+    measurement = graph.add("PosteriorSimulate", image=batch, operator=operator, sigma_y=0.0, seed=graph.fresh())
+    model = graph.add("PosteriorLoadDenoiser", file="ffdnet_color.pth")
+    solution = graph.add(
+        "PosteriorSolve", model=model, measurement=measurement, estimate=estimate, steps=3, seed=0, batch_size=2, cfg=1.0,
+    )  # fmt: skip
+    save = graph.add("SaveImage", images=solution, filename_prefix="test")[0]
+    files = server.images({"": server.run(graph)[save]})
+    pictures = [np.asarray(Image.open(io.BytesIO(file))).astype(float) for file in files]
+    assert len(pictures) == 3
+    assert np.abs(pictures[0] - pictures[1]).mean() > 10
+    assert (np.abs(pictures[0] - pictures[2]).mean() < 0.01) == (estimate == "restoration")
