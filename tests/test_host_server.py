@@ -231,7 +231,8 @@ def test_solve_gives_each_picture_of_a_measurement_its_own(server, estimate):
     measurement = graph.add("PosteriorSimulate", image=batch, operator=operator, sigma_y=0.0, seed=graph.fresh())
     model = graph.add("PosteriorLoadDenoiser", file="ffdnet_color.pth")
     solution = graph.add(
-        "PosteriorSolve", model=model, measurement=measurement, estimate=estimate, steps=3, seed=0, batch_size=2, cfg=1.0,
+        "PosteriorSolve", model=model, measurement=measurement, estimate=estimate, steps=3, seed=0, batch_size=2,
+        cfg=1.0,
     )  # fmt: skip
     save = graph.add("SaveImage", images=solution, filename_prefix="test")[0]
     files = server.images({"": server.run(graph)[save]})

@@ -27,6 +27,7 @@ def slope(image: np.ndarray) -> float:
 
 def test_ksampler_makes_more_of_a_texture(server):
     """Other pixels, but the mean, the deviation and the grain of the picture, at another size."""
+    # one seed: a picture this small is grainier or smoother than its texture by chance, in one of thirty by over twice
     field = np.random.default_rng(0).standard_normal((48, 48))
     wave = np.fft.fftfreq(48)[:, None] ** 2 + np.fft.fftfreq(48) ** 2
     field = np.fft.ifft2(np.fft.fft2(field) * np.exp(-wave * 250)).real
@@ -39,7 +40,7 @@ def test_ksampler_makes_more_of_a_texture(server):
     latent = graph.add("VAEEncode", pixels=empty, vae=vae)
     none = graph.add("PosteriorUnconditional")
     samples = graph.add(
-        "KSampler", model=model, seed=graph.fresh(), steps=25, cfg=1.0, sampler_name="heun", scheduler="karras",
+        "KSampler", model=model, seed=0, steps=25, cfg=1.0, sampler_name="heun", scheduler="karras",
         positive=none, negative=none, latent_image=latent, denoise=1.0,
     )  # fmt: skip
     graph.add("SaveImage", images=graph.add("VAEDecode", samples=samples, vae=vae), filename_prefix="texture")
