@@ -55,7 +55,7 @@ def candidates(measurement: Measurement, quick: bool) -> dict[str, Callable[[], 
 
     operator, y, sigma = measurement.operator, measurement.y, measurement.noise.sigma
     found: dict[str, Callable[[], Tensor]] = {}
-    weights = [0.12, 0.5, 1.0] if quick else [0.03, 0.06, 0.12, 0.4, 1.0]
+    weights = [0.12, 0.5, 1.0] if quick else [0.015, 0.03, 0.06, 0.12, 0.4, 1.0, 2.0, 4.0]
     for weight in weights if sigma else [1.0]:
         found[f"total variation, {weight}"] = lambda w=weight: total_variation(measurement, w * max(sigma, 0.02))
     if isinstance(operator, Identity):
