@@ -8,7 +8,7 @@ Two rows of DPS: a step of 0.1 grad norm(r), as in its code, and of 0.2 grad nor
 gradient of norm(r)^2. Published levels of DPS lie nearer the first, which was named DPS after both had been run; the
 second comes out lower (better) than them.
 
-    python3 dev.py bench mixture [--quick] [--cell DX DY STEPS]
+    python3 dev.py bench mixture [--quick] [--cell DX DY STEPS] [--keep FILE]
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ from ..guidance.state import Level
 from ..guidance.tmpd import TMPD
 from ..operators.dense import Dense
 from ..operators.measurement import Measurement
-from ..operators.noise import GaussianNoise, sample_generators
+from ..operators.noise import GaussianNoise
 from ..samplers.ddim import guided_ddim
 
 SAMPLES, DIRECTIONS = 2000, 100
@@ -155,8 +156,8 @@ def run(problem: Problem, block: Guidance, steps: int, seed: int) -> tuple[Tenso
 
     dx = problem.means.shape[1]
     levels = levels_of(steps)
-    g = sample_generators(seed, SAMPLES)
-    start = torch.stack([torch.randn(dx, 1, 1, generator=each) for each in g])
+    g = [torch.Generator().manual_seed(seed)]  # one stream: thousands of them would take most of the time
+    start = torch.randn(SAMPLES, dx, 1, 1, generator=g[0])
     with torch.no_grad():
         x = guided_ddim(conditional_denoiser(denoiser, [block]), start, levels, ETA[steps], "eta", g, [block])
     return x.flatten(1), calls
@@ -177,7 +178,8 @@ def cell(dx: int, dy: int, steps: int, problems: int) -> list[dict]:
         values = torch.tensor([value for value, _ in pairs], dtype=torch.float64)
         ci = 1.96 * values.std().item() / math.sqrt(problems) if problems > 1 else math.nan
         sw, calls = values.mean().item(), sum(calls for _, calls in pairs) / problems
-        rows.append({"dx": dx, "dy": dy, "steps": steps, "method": name, "sw": sw, "ci": ci, "calls": calls})
+        rows.append({"dx": dx, "dy": dy, "steps": steps, "problems": problems, "method": name})
+        rows[-1] |= {"sw": sw, "ci": ci, "calls": calls}
         print(f"{dx:4d} {dy:2d} {steps:4d}  {name:22s} {sw:8.2f} +- {ci:5.2f}  {calls:6.0f} calls", flush=True)
     return rows
 
@@ -187,13 +189,19 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="8 dimensions, one number measured, 20 steps")
     parser.add_argument("--problems", type=int, default=20)
     parser.add_argument("--cell", type=int, nargs=3, metavar=("DX", "DY", "STEPS"), help="one cell only")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="hold finished cells there, and take up from them")
     options = parser.parse_args()
     grid = [(dx, dy, steps) for steps in ETA for dx in (8, 80, 800) for dy in (1, 2, 4)]
     if options.quick:
         grid = [(8, 1, 20)]
     if options.cell:
         grid = [tuple(options.cell)]
-    cells = [row for each in grid for row in cell(*each, options.problems)]
+    cells = json.loads(options.keep.read_text())["cells"] if options.keep and options.keep.exists() else []
+    for each in grid:
+        if each not in {(row["dx"], row["dy"], row["steps"]) for row in cells}:
+            cells += cell(*each, options.problems)
+        if options.keep:
+            options.keep.write_text(json.dumps({"cells": cells}))
     print(json.dumps({"cells": cells}))
 
 

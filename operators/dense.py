@@ -13,7 +13,7 @@ from .views import log_picture
 
 
 class Dense(SpectralOperator):
-    """y = A x with a matrix, decomposed once: A = U diag(s) V^T with a full V.
+    """y = A x with a matrix, decomposed once: A = U diag(s) V^T with a full V, which only the spectrum needs.
 
     Args:
         matrix: A, `m CHW`, m <= CHW.
@@ -32,7 +32,7 @@ class Dense(SpectralOperator):
                 f"The matrix is {matrix.shape[0]} x {matrix.shape[1]} and the picture has {math.prod(shape)} values; "
                 "give as many columns, and no more rows."
             )
-        self.shape = tuple(shape)
+        self.shape, self.matrix = tuple(shape), matrix
         self.u, s, self.vh = torch.linalg.svd(matrix, full_matrices=True)
         self.s = torch.cat([s, s.new_zeros(matrix.shape[1] - len(s))])
 
@@ -49,6 +49,15 @@ class Dense(SpectralOperator):
     def picture(self, y: Tensor) -> Tensor:
         """The numbers as one line."""
         return log_picture(y[:, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.matrix.T
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return (y @ self.matrix).reshape(-1, *self.shape)
+
+    def prox(self, z: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        return z + self.adjoint(self.solve(y - self.forward(z), rho))
 
     def singular_values(self, image: Tensor) -> Tensor:
         return self.s
