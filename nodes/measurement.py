@@ -15,6 +15,8 @@ from ..photos import DAMAGES, PHOTOS, load_damage, load_photo
 from .sockets import Measurement, Operator, hole, picture, planes
 
 CATEGORY = "posterior/measurement"
+#: a picture may be so many pixels wider or higher than what was measured, less one: the coarsest VAE's latent pixel
+SPARE = 32
 
 
 def sigma_input(default: float) -> io.Float.Input:
@@ -201,7 +203,10 @@ class MeasurementFitNode(io.ComfyNode):
             description="How well a picture explains the measurement: residual RMS / sigma_y. Near 1 is a fit, well "
             "above 1 misses data, well below 1 fits the noise.",
             inputs=[
-                io.Image.Input("image", tooltip="Any picture of the measurement's size."),
+                io.Image.Input(
+                    "image", tooltip="Any picture of the measurement's size. Up to 31 pixels more at the right and the "
+                    "bottom, which a VAE adds to fill its latent, are left out.",
+                ),
                 Measurement.Input("measurement", tooltip="What was seen."),
             ],
             outputs=[
@@ -217,13 +222,14 @@ class MeasurementFitNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, measurement) -> io.NodeOutput:
-        x = planes(image)
-        if tuple(x.shape[1:]) != measurement.image_shape:
-            _, height, width = measurement.image_shape
+        x, (channels, height, width) = planes(image), measurement.image_shape
+        spare = (x.shape[2] - height, x.shape[3] - width)
+        if x.shape[1] != channels or not all(0 <= side < SPARE for side in spare):
             raise Refusal(
                 f"The picture is {x.shape[3]} x {x.shape[2]} and the measurement speaks of {width} x {height}; "
                 "give a picture of that size."
             )
+        x = x[..., :height, :width]
         if len(x) != len(measurement.y) and 1 not in (len(x), len(measurement.y)):
             raise Refusal(
                 f"There are {len(x)} pictures and the measurement has {len(measurement.y)}; give one, or one for each."
@@ -233,6 +239,8 @@ class MeasurementFitNode(io.ComfyNode):
         if measurement.noisy:
             fit = ", ".join(f"{each:.3f}" for each in agreement.tolist())
             report = f"fit {fit} (residual / noise; near 1 is a fit), {report}"
+        if any(spare):
+            report = f"{report}, of the upper left {width} x {height}"
         residual = picture(measurement.residual_picture(x))
         return io.NodeOutput(agreement.mean().item(), report, residual, ui=ui.PreviewText(report))
 

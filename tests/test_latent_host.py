@@ -269,6 +269,23 @@ def test_pictures_of_any_size(host, sd15, taesd, size):
     assert images.shape == (1, *size, 3)
 
 
+def test_the_fit_of_a_picture_that_the_vae_made_larger(host, taesd):
+    """Its upper left corner counts; a picture that is larger by a whole latent pixel is another one."""
+    measurement = measured(size=(61, 50))
+    latent = host.call("PosteriorStartingPoint", measurement=measurement, start="smooth", batch_size=1, vae=taesd)
+    image = host.call("VAEDecode", samples=latent, vae=taesd)
+    assert image.shape == (1, 64, 56, 3)
+    fit, report, residual = host.call("PosteriorMeasurementFit", image=image, measurement=measurement)
+    corner = image.movedim(-1, 1)[..., :61, :50]
+    assert fit == pytest.approx(measurement.fit(corner).item()) and "of the upper left 50 x 61" in report
+    assert residual.shape == (1, 61, 50, 3)
+    *same, _ = host.call("PosteriorMeasurementFit", image=corner.movedim(1, -1), measurement=measurement)
+    assert same == [pytest.approx(fit), report.split(", of the upper left")[0]]
+    for height, width in ((93, 50), (61, 82), (60, 64)):
+        with pytest.raises(Refusal, match=f"The picture is {width} x {height} and the measurement speaks of 50 x 61;"):
+            host.call("PosteriorMeasurementFit", image=torch.rand(1, height, width, 3), measurement=measurement)
+
+
 def test_jpeg_and_batches(host, sd15, taesd):
     """A nonlinear measurement; and a sample of a batch is the sample alone."""
     measurement = measured(JPEG(20), batch=2)
