@@ -243,7 +243,7 @@ def digit_rows(quick: bool) -> list[dict[str, Any]]:
     share = round(clear.float().mean().item(), 3)
     rows.append({"task": "digits, drawn: as clear as 90 % of the true ones", "share": share})
 
-    measurement = Measurement.simulate(downscale(4, "box"), clean, GaussianNoise(digits.GIVEN_NOISE / 2), 0)
+    measurement = Measurement.simulate(downscale(4, "box"), clean, GaussianNoise(digits.ENLARGER_NOISE), 0)
     enlarged = F.interpolate(measurement.y, scale_factor=4.0)
     told = Told(digits_network("digits_x4.safetensors"), 2 * enlarged - 1)
     supervised = in_image_units(lambda x, sigma: told(x, sigma.log() / 4))

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import comfy.utils
 import folder_paths
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ..operators.errors import Refusal
+from ..operators.measurement import Measurement
 from ..priors import diffusers_unet
 from ..priors.adm import ADM
 from ..priors.dncnn import DnCNN
 from ..priors.drunet import DRUNet
 from ..priors.ffdnet import FFDNet
+from ..priors.given import OPERATORS, laid_out, same_operator
 from ..priors.gray import GrayAsColour, Told
 from ..priors.unet import SIGMA_DATA, PhotoUNet
 from .pixel_model import pixel_model
@@ -58,6 +62,24 @@ def load_digits_prior():
     return pixel_model(GrayAsColour, *_digits("digits_prior.safetensors"), _DIGITS_SAMPLING, "denoised")
 
 
+def _told(weights: dict[str, Tensor], given: Tensor):
+    """A MODEL that knows its measurement.
+
+    Args:
+        weights: of a `PhotoUNet` that was trained with what is given, of RGB or of gray pictures.
+        given: what it is told, `B 3 H W` in [-1, 1].
+    """
+    gray = weights["head.weight"].shape[0] == 4
+    network = GrayAsColour if gray else PhotoUNet
+    weights = {f"gray.{key}" if gray else key: value.float() for key, value in weights.items()}
+    config = network.config_from_state_dict(weights)
+    return pixel_model(
+        lambda **settings: Told(network(**settings), given), config,
+        {"given": given, **{f"network.{key}": value for key, value in weights.items()}},
+        _DIGITS_SAMPLING, "denoised" if gray else "edm",
+    )  # fmt: skip
+
+
 def load_digits_enlarger(small: Tensor):
     """The digits prior that was trained to enlarge four times, told a small digit, as a MODEL of RGB pictures.
 
@@ -69,11 +91,45 @@ def load_digits_enlarger(small: Tensor):
     """
     if tuple(small.shape[-2:]) != (8, 8):
         raise Refusal(f"The small picture is {small.shape[-1]} x {small.shape[-2]}; give a digit of 8 x 8 pixels.")
-    given = torch.nn.functional.interpolate(2 * small - 1, scale_factor=4.0)
-    config, weights = _digits("digits_x4.safetensors")
-    weights = {"given": given, **{f"network.{key}": value for key, value in weights.items()}}
-    network = lambda **settings: Told(GrayAsColour(**settings), given)  # noqa: E731
-    return pixel_model(network, config, weights, _DIGITS_SAMPLING, "denoised")
+    return _told(load_file(_PRIORS / "digits_x4.safetensors"), laid_out(OPERATORS["super_resolution_x4_box"](), small))
+
+
+def load_supervised_prior(name: str, measurement: Measurement):
+    """A model that `priors/train.py --operator` has trained, told a measurement, as a MODEL of RGB pictures.
+
+    Args:
+        name: a file in the host's folder for diffusion models.
+        measurement: of the operator that it was trained for.
+
+    Raises:
+        Refusal: when the file is no such model, or was trained for another operator.
+    """
+    weights = _read(CHECKPOINTS, name)
+    about = _metadata(Path(folder_paths.get_full_path_or_raise(CHECKPOINTS, name)))
+    task = about.get("operator")
+    if task not in OPERATORS:
+        raise Refusal(f"{name} is not a supervised prior; make one with priors/train.py --operator, or choose another.")
+    operator, y = measurement.operator, measurement.y.float()
+    if not same_operator(task, operator, measurement.image_shape):
+        raise Refusal(
+            f"{name} was trained for {task.replace('_', ' ')}, and the measurement is {operator.label} (or of another "
+            "strength); choose that operator, or guide the Embedded Photo Prior, which takes any."
+        )
+    trained, seen = float(about.get("noise", 0)), float(torch.as_tensor(measurement.noise.deviation(y)).mean())
+    if abs(seen - trained) > 0.01 + trained / 4:
+        logging.warning("%s was trained for a noise of %.3g and the measurement has %.3g.", name, trained, seen)
+    try:
+        return _told(weights, laid_out(operator, y))
+    except _NOT_ITS_WEIGHTS:
+        raise Refusal(f"{name} has layers that do not fit together; export it again.") from None
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says about itself; nothing for other files."""
+    if path.suffix != ".safetensors":
+        return {}
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
 
 
 def _read(folder: str, name: str) -> dict[str, Tensor]:

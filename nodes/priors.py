@@ -16,8 +16,9 @@ from ..host.prior_files import (
     load_digits_enlarger,
     load_digits_prior,
     load_photo_prior,
+    load_supervised_prior,
 )
-from .sockets import planes
+from .sockets import Measurement, planes
 
 CATEGORY = "posterior/priors"
 #: CONDITIONING without a prompt
@@ -200,7 +201,32 @@ class DigitsEnlargerNode(io.ComfyNode):
             return io.NodeOutput(load_digits_enlarger(planes(small)))
 
 
+class LoadSupervisedPriorNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorLoadSupervisedPrior",
+            display_name="Load Supervised Prior",
+            category=CATEGORY,
+            description="A model of your own that was trained for one kind of damage (priors/train.py --operator), told "
+            "what was seen. It needs no guidance: one model call gives the mean, sampling gives a sample.",
+            inputs=[
+                io.Combo.Input(
+                    "file", options=folder_paths.get_filename_list(CHECKPOINTS),
+                    tooltip=f"A file in models/{CHECKPOINTS} that priors/train.py --operator has made.",
+                ),
+                Measurement.Input("measurement", tooltip="What was seen, of the operator that the model was trained for."),
+            ],
+            outputs=[io.Model.Output("model", display_name="model")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, file, measurement) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            return io.NodeOutput(load_supervised_prior(file, measurement))
+
+
 NODES = [
     PhotoPriorNode, LoadDenoiserNode, NoiseLevelExpertsNode, UnconditionalNode, DigitsPriorNode,
-    LoadPixelCheckpointNode, DigitsEnlargerNode,
+    LoadPixelCheckpointNode, DigitsEnlargerNode, LoadSupervisedPriorNode,
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """Train the embedded photo prior by denoising score matching.
 
-    python priors/train.py --minutes 120 --threads 1 --out runs/photo [--resume]
+    python priors/train.py --minutes 120 --threads 1 --out runs/photo [--resume] [--operator NAME [--noise SIGMA_Y]]
 
 fetches the photographs (photo_data.py), trains, and every few minutes writes into --out the exact state of the run
 (`checkpoint.pt`) and the averaged weights in half precision (`photo_prior.safetensors`). `--resume` goes on from the
@@ -13,30 +13,41 @@ The loss (Vincent 2011, https://doi.org/10.1162/NECO_a_00142; Karras et al. 2022
 with x_0 in [-1, 1] and sigma in the same unit. Its minimiser is D = E[x_0 | x_0 + sigma z] for every sigma, and
 (D(x; sigma) - x) / sigma^2 is the score of the noisy pictures. With D = c_skip x + c_out F and the weight
 lambda = 1 / c_out^2, it is a plain regression of F on the target (x_0 - c_skip x) / c_out, whose variance is one.
+
+With --operator the network is told a measurement (given.py) in further input channels and learns E[x_0 | x_t, y]. It
+starts from the embedded prior, whose weights for the new channels are zero, and is exported as NAME.safetensors, a file
+for *Load Supervised Prior*.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import sys
 import time
-from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from einops import rearrange
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-if __package__:
-    from . import photo_data
-    from .unet import SIGMA_DATA, PhotoUNet, beside, denoise, preconditioning
-else:
-    import photo_data
-    from unet import SIGMA_DATA, PhotoUNet, beside, denoise, preconditioning
+if not __package__:  # run as a script
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from tools.package import register
+
+    register()
+    __package__ = "posterior.priors"
+
+from . import photo_data
+from .given import OPERATORS, Telling, telling
+from .muon import Muon
+from .unet import SIGMA_DATA, PhotoUNet, beside, denoise, preconditioning
 
 HERE = Path(__file__).parent
 EXPORT = "photo_prior.safetensors"
@@ -114,56 +125,18 @@ def held_out_crops(size: int = 128) -> Tensor:
 
 
 @torch.no_grad()
-def validate(denoiser, x0: Tensor, sigmas: tuple[float, ...] = (0.1, 0.2, 0.5)) -> dict[float, float]:
-    """Mean PSNR (dB) of `denoiser(x, sigma)` on the same noisy crops every time; sigma in [-1, 1] units."""
+def validate(model: nn.Module, x0: Tensor, told: Telling) -> dict[float, float]:
+    """Mean PSNR (dB) of x0_hat by sigma ([-1, 1] unit), on the same noisy crops every time."""
     result = {}
-    for sigma in sigmas:
+    for sigma in (0.1, 0.2, 0.5):
         generator = torch.Generator().manual_seed(0)
         psnr = []
         for clean in x0.split(4):
             noisy = clean + sigma * torch.randn(clean.shape, generator=generator)
-            error = denoiser(noisy, torch.full((len(clean),), sigma)).clamp(-1, 1) - clean
-            psnr.append(10 * torch.log10(4 / error.square().mean(dim=(1, 2, 3))))
+            estimate = denoise(model, noisy, torch.full((len(clean),), sigma), told(clean, generator))
+            psnr.append(10 * torch.log10(4 / (estimate.clamp(-1, 1) - clean).square().mean(dim=(1, 2, 3))))
         result[sigma] = torch.cat(psnr).mean().item()
     return result
-
-
-class Muon(torch.optim.Optimizer):
-    """Steps along the orthogonalised momentum of each convolution (Jordan et al. 2024,
-    https://kellerjordan.github.io/posts/muon, scaled as in https://arxiv.org/abs/2502.16982).
-
-    The matrix of a convolution has a row for each output channel. Its momentum U S V^T is replaced by about U V^T
-    (five Newton-Schulz iterations), so that every direction is learnt at the same pace. On this task three minutes
-    of it are worth about ten of Adam.
-    """
-
-    def __init__(self, params, lr: float, momentum: float = 0.95, weight_decay: float = 0.03) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-
-    @staticmethod
-    def orthogonalised(u: Tensor) -> Tensor:
-        """About U V^T of each matrix of `u` (N, rows, columns), in bfloat16."""
-        x = u.mT if u.shape[1] > u.shape[2] else u
-        x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
-        for _ in range(5):
-            a = x @ x.mT
-            x = 3.4445 * x + (2.0315 * a @ a - 4.7750 * a) @ x
-        return x.mT if u.shape[1] > u.shape[2] else x
-
-    @torch.no_grad()
-    def step(self) -> None:
-        for group in self.param_groups:
-            lr, momentum = group["lr"], group["momentum"]
-            by_shape = defaultdict(list)
-            for p in group["params"]:
-                mean = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                mean.lerp_(p.grad, 1 - momentum)
-                by_shape[p.shape].append((p, p.grad.lerp(mean, momentum)))
-            for shape, pairs in by_shape.items():
-                steps = self.orthogonalised(torch.stack([u.flatten(1) for _, u in pairs]))
-                size = 0.2 * lr * max(steps.shape[1:]) ** 0.5  # root mean square 0.2 lr, as an Adam step has
-                for (p, _), u in zip(pairs, steps, strict=True):
-                    p.mul_(1 - lr * group["weight_decay"]).add_(u.view(shape).float(), alpha=-size)
 
 
 class Trainer:
@@ -217,8 +190,8 @@ class Trainer:
     def counters(self) -> dict[str, float]:
         return {"steps": self.step, "images_seen": self.images, "trained_minutes": round(self.minutes, 1)}
 
-    def save(self, out: Path, export: str = EXPORT) -> None:
-        """Write the checkpoint and the export; each appears whole or not at all."""
+    def save(self, out: Path, export: str = EXPORT, **about: str | float) -> None:
+        """Write the checkpoint and the export with what is said `about` it; each appears whole or not at all."""
         state = {
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
@@ -230,11 +203,20 @@ class Trainer:
         torch.save(state, out / "checkpoint.partial")
         (out / "checkpoint.partial").replace(out / "checkpoint.pt")
         weights = {k: v.half().contiguous() for k, v in self.ema.state_dict().items()}
-        metadata = {"sigma_data": SIGMA_DATA, **self.counters()}
+        metadata = {"sigma_data": SIGMA_DATA, **self.counters(), **about}
         save_file(weights, out / "export.partial", {k: str(v) for k, v in metadata.items()})
         (out / "export.partial").replace(out / export)
 
-    def resume(self, out: Path) -> str:
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Take the weights of a network; channels that this one is told beyond it count nothing yet."""
+        stem = weights["stem.weight"]
+        extra = self.model.stem.in_channels - stem.shape[1]
+        weights = {key: value.float() for key, value in weights.items()}
+        weights["stem.weight"] = F.pad(stem.float(), (0, 0, 0, 0, 0, extra))
+        self.model.load_state_dict(weights)
+        self.ema.load_state_dict(weights)
+
+    def resume(self, out: Path, export: str = EXPORT) -> str:
         """Continue a run; returns the name of what it continues from."""
         checkpoint = out / "checkpoint.pt"
         if checkpoint.exists():
@@ -246,14 +228,12 @@ class Trainer:
             self.generator.set_state(state["generator"])
             self.first_step, source = state["first_step"], checkpoint
         else:
-            source = next((p for p in (out / EXPORT, HERE / EXPORT) if p.exists()), None)
+            source = next((p for p in (out / export, HERE / export) if p.exists()), None)
             if source is None:
                 raise SystemExit(f"nothing to resume from in {out} or {HERE}")
             with safe_open(source, "pt") as f:
                 state = f.metadata()
-                weights = {k: f.get_tensor(k).float() for k in f.keys()}
-            self.model.load_state_dict(weights)
-            self.ema.load_state_dict(weights)
+                self.start_from({k: f.get_tensor(k) for k in f.keys()})
             self.first_step = int(state["steps"])  # a new optimizer needs a new warm-up
             self.generator.manual_seed(self.first_step)
         self.step, self.images = int(state["steps"]), int(state["images_seen"])
@@ -267,6 +247,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--operator", choices=OPERATORS, help="train a supervised model for this operator")
+    parser.add_argument("--noise", type=float, default=0.0, help="sigma_y of its measurements, unit of [0, 1]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--decay-after", type=int, default=3_000, help="steps before the rate begins to fall")
@@ -274,9 +256,15 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(args.seed, args.lr, args.decay_after)
+    name, export = args.operator, f"{args.operator}.safetensors" if args.operator else EXPORT
+    about = {"operator": name, "noise": args.noise} if name else {}
+    trainer = Trainer(args.seed, args.lr, args.decay_after, network=partial(PhotoUNet, given=3 if name else 0))
+    told = telling(name, args.noise)
+
     if args.resume:
-        print("resuming from", trainer.resume(args.out), trainer.counters(), flush=True)
+        print("resuming from", trainer.resume(args.out, export), trainer.counters(), flush=True)
+    elif name:
+        trainer.start_from(load_file(HERE / EXPORT))
     batches = ((16, 64), (16, 64), (4, 128))  # (crops, size) of successive steps: the same work, two fields of view
     crops = Crops(photo_data.load(), tuple({size for _, size in batches}))
     held_out = held_out_crops()
@@ -286,7 +274,8 @@ def main() -> None:
     loss, clock = 1.0, time.monotonic()
     while True:
         n, size = batches[trainer.step % len(batches)]
-        loss += 0.01 * (trainer.update(crops.draw(n, size, trainer.generator)) - loss)
+        x0 = crops.draw(n, size, trainer.generator)
+        loss += 0.01 * (trainer.update(x0, told(x0, trainer.generator)) - loss)
         now = time.monotonic()
         trainer.minutes += (now - clock) / 60
         clock = now
@@ -294,10 +283,10 @@ def main() -> None:
             raise SystemExit(f"the training diverged after {trainer.step} steps: resume with a smaller --lr")
         done = trainer.minutes >= end
         if done or trainer.minutes >= next_save:
-            trainer.save(args.out)
+            trainer.save(args.out, export, **about)
             next_save = trainer.minutes + 3
         if done or trainer.minutes >= next_log:
-            psnr = validate(lambda x, s: denoise(trainer.ema, x, s), held_out)
+            psnr = validate(trainer.ema, held_out, told)
             scores = "  ".join(f"sigma {s}: {p:.2f} dB" for s, p in psnr.items())
             print(f"{trainer.minutes:7.1f} min  {trainer.step} steps  loss {loss:.4f}  {scores}", flush=True)
             next_log = trainer.minutes + 10

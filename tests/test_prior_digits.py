@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -16,8 +18,11 @@ from posterior.guidance.state import Level
 from posterior.operators.inpainting import Inpainting
 from posterior.operators.measurement import Measurement
 from posterior.operators.noise import GaussianNoise, sample_generators, standard_normal
+from posterior.operators.pointwise import Gamma
+from posterior.priors.digits import ARCHITECTURE
+from posterior.priors.given import OPERATORS, same_operator, telling
 from posterior.priors.gray import GrayAsColour
-from posterior.priors.train import dsm_loss
+from posterior.priors.train import Trainer, dsm_loss, held_out_crops
 from posterior.priors.unet import SIGMA_DATA, PhotoUNet, denoise
 from posterior.samplers.ddim import guided_ddim
 
@@ -65,6 +70,39 @@ def test_given_measurement_helps():
         with_y = (denoise(told, x_t, level, y) - x0).square().mean()
         without = (denoise(prior, x_t, level) - x0).square().mean()
         assert with_y < (0.95 if sigma < 1 else 0.6) * without
+
+
+def test_a_supervised_network_starts_as_the_prior():
+    """What it is told counts nothing at first; one update later it does."""
+    trainer = Trainer(0, 1e-3, 100, warm_up=1, network=partial(PhotoUNet, **ARCHITECTURE, given=1))
+    trainer.start_from(load_file(ROOT / "priors" / "digits_prior.safetensors"))
+    told, x0 = telling("super_resolution_x4_box", 0.05), digits()
+    y = told(x0, torch.Generator().manual_seed(0))
+    x, sigma = x0 + noise(10, 1, 32, 32), torch.ones(10)
+    with torch.no_grad():
+        prior = denoise(network("digits_prior"), x, sigma)
+        assert torch.allclose(denoise(trainer.ema, x, sigma, y), prior, atol=1e-5)
+        assert torch.equal(denoise(trainer.ema, x, sigma, y), denoise(trainer.ema, x, sigma, 0 * y))
+    trainer.update(x0, y)
+    with torch.no_grad():
+        assert not torch.equal(denoise(trainer.ema, x, sigma, y), denoise(trainer.ema, x, sigma, 0 * y))
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_what_a_supervised_network_is_told(name):
+    """A picture of the size of x_0 that carries the whole measurement: A of it is y."""
+    x0, operator = held_out_crops(32)[:2], OPERATORS[name]()
+    told = telling(name, 0.0)(x0, torch.Generator())
+    assert told.shape == x0.shape
+    y = operator((x0 + 1) / 2)
+    if y.shape == x0.shape:
+        assert torch.allclose((told + 1) / 2, y, atol=1e-6)
+    else:
+        assert torch.allclose(operator((told + 1) / 2), y, atol=1e-5)
+    assert same_operator(name, OPERATORS[name](), (3, 32, 32))
+    assert not same_operator(name, Gamma(2.0), (3, 32, 32))
+    noisy = telling(name, 0.1)(x0, torch.Generator().manual_seed(0)) - told
+    assert 0.05 < noisy.std() < 0.5 and abs(noisy.mean()) < 0.05
 
 
 def test_half_a_digit_is_filled():

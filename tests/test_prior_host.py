@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,10 @@ from posterior.operators.errors import Refusal
 from posterior.priors.dncnn import DnCNN
 from posterior.priors.drunet import DRUNet
 from posterior.priors.gaussian import Gaussian, StationaryGaussian
+from posterior.priors.given import telling
 from posterior.priors.mixture import GaussianMixture
+from posterior.priors.train import Trainer, held_out_crops
+from posterior.priors.unet import PhotoUNet
 
 PRIORS = Path(__file__).parent.parent / "priors"
 
@@ -286,7 +290,7 @@ def test_digits_prior_is_gray_and_exact_in_its_lifting(host):
     """x0_hat depends on the mean of the channels only, through the gray network at sigma / sqrt(3)."""
     from safetensors.torch import load_file
 
-    from posterior.priors.unet import PhotoUNet, denoise
+    from posterior.priors.unet import denoise
 
     weights = {k: v.float() for k, v in load_file(PRIORS / "digits_prior.safetensors").items()}
     network = PhotoUNet(**PhotoUNet.config_from_state_dict(weights))
@@ -314,14 +318,50 @@ def test_digits_enlarger_knows_more_than_the_prior(host):
         denoised(host, told, noise(len(clean), 3, 16, 16), 1.0)
 
 
+def test_a_supervised_prior_is_trained_loaded_and_told(host, tmp_path, caplog):
+    """A small network, trained for a moment on the held-out photographs themselves: from pure noise it gives what it
+    was told, better than what it was told; files and measurements that do not belong together are refused."""
+    trainer = Trainer(0, 3e-3, 1000, warm_up=5, network=partial(PhotoUNet, (24, 32), (1, 1), given=3), centre=20.0)
+    clean, told = held_out_crops(32), telling("noise", 0.1)
+    for _ in range(150):
+        trainer.update(clean, told(clean, trainer.generator))
+    trainer.save(tmp_path, "noise.safetensors", operator="noise", noise=0.1)
+    (tmp_path / "noise.safetensors").rename(folder("diffusion_models") / "noise.safetensors")
+
+    images = ((clean + 1) / 2).movedim(1, -1)
+    identity = host.call("PosteriorIdentity")
+
+    def seen(operator, sigma_y: float = 0.1):
+        return host.call("PosteriorSimulate", image=images, operator=operator, sigma_y=sigma_y, seed=3)
+
+    def load(file: str, measurement):
+        return host.call("PosteriorLoadSupervisedPrior", file=file, measurement=measurement)
+
+    y = seen(identity)
+    model = load("noise.safetensors", y)
+    mean = denoised(host, model, 80 * noise(*clean.shape), 80.0)
+    assert (mean - clean).square().mean() < 0.6 * (2 * y.y - 1 - clean).square().mean()
+    assert not caplog.records
+
+    load("noise.safetensors", seen(identity, 0.3))
+    assert "trained for a noise of 0.1" in caplog.text
+    with pytest.raises(Refusal, match="trained for noise, and the measurement is Grayscale"):
+        load("noise.safetensors", seen(host.call("PosteriorGrayscale")))
+    save_file(trainer.ema.state_dict(), folder("diffusion_models") / "plain.safetensors")
+    with pytest.raises(Refusal, match="not a supervised prior"):
+        load("plain.safetensors", y)
+    odd = {"head.weight": torch.zeros(12, 4, 3, 3)}
+    save_file(odd, folder("diffusion_models") / "odd.safetensors", {"operator": "noise"})
+    with pytest.raises(Refusal, match="do not fit together"):
+        load("odd.safetensors", y)
+
+
 @pytest.mark.parametrize(
     "node, inputs", [("PosteriorPhotoPrior", {}), ("PosteriorLoadDenoiser", {"file": "ffdnet_color.pth"})]
 )
 def test_shipped_and_published_weights_denoise_photographs(host, node, inputs):
     """Held-out photographs at noise 0.2 ([-1, 1] unit), against non-local means told the noise level."""
     from skimage.restoration import denoise_nl_means
-
-    from posterior.priors.train import held_out_crops
 
     clean = held_out_crops(64)[::4]
     noisy = clean + 0.2 * noise(*clean.shape)
