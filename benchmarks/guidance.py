@@ -148,11 +148,26 @@ def step_costs(size: int, repeats: int) -> list[dict]:
         block = make(measurement)
         ours, model = partial(guided, block), partial(bare, backward)
         ours(), model()
-        cost = statistics.median(seconds(ours) / seconds(model) for _ in range(repeats))
+        cost, spread = ratio_of_times(ours, model, repeats)
         memory = peak_memory(ours) / peak_memory(model)
-        rows.append({"method": name, "jacobian": jacobian, "cost_ratio": cost, "memory_ratio": memory})
-        print(f"{name:22s} jacobian {jacobian:6s} time {cost:5.2f}  memory {memory:5.2f}", flush=True)
+        rows.append({"method": name, "jacobian": jacobian, "cost_ratio": cost, "cost_spread": spread})
+        rows[-1]["memory_ratio"] = memory
+        print(f"{name:22s} jacobian {jacobian:6s} time {in_words(cost, spread)}  memory {memory:5.2f}", flush=True)
     return rows
+
+
+def ratio_of_times(ours: Callable[[], object], other: Callable[[], object], repeats: int) -> tuple[float, list[float]]:
+    """Median, and least and most, of our time over the other's; the two take turns, and turns at being first."""
+    ratios = []
+    for k in range(repeats):
+        jobs = (other, ours) if k % 2 else (ours, other)
+        taken = {job: seconds(job) for job in jobs}
+        ratios.append(taken[ours] / taken[other])
+    return statistics.median(ratios), [min(ratios), max(ratios)]
+
+
+def in_words(ratio: float, spread: list[float]) -> str:
+    return f"{ratio:5.2f} ({spread[0]:.2f} to {spread[1]:.2f})"
 
 
 def seconds(job: Callable[[], object]) -> float:
@@ -256,11 +271,11 @@ def peers(size: int, steps: int, repeats: int) -> list[dict]:
     for peer, method, their, our, same in pairs:
         a, b = our(), their()
         difference = (a - b).abs().max().item() if same else None
-        times = [(seconds(our), seconds(their)) for _ in range(repeats)]
-        ratio = statistics.median(mine / other for mine, other in times)
-        rows.append({"peer": peer, "method": method, "time_ratio": ratio, "max_abs_diff": difference})
+        ratio, spread = ratio_of_times(our, their, repeats)
+        rows.append({"peer": peer, "method": method, "time_ratio": ratio, "time_spread": spread})
+        rows[-1]["max_abs_diff"] = difference
         text = f"{difference:.1e}" if same else "another recipe"
-        print(f"{peer:8s} {method:8s} our time / theirs {ratio:5.2f}  difference {text}", flush=True)
+        print(f"{peer:8s} {method:8s} our time / theirs {in_words(ratio, spread)}  difference {text}", flush=True)
     return rows
 
 
@@ -269,8 +284,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small pictures, few repeats")
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
-    rows = step_costs(96 if quick else 256, 7 if quick else 5)
-    others = peers(64 if quick else 128, 10, 3)
+    rows = step_costs(96 if quick else 256, 9 if quick else 3)
+    others = peers(64 if quick else 128, 10, 5)
     print(json.dumps({"rows": rows, "peers": others}))
 
 

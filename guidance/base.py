@@ -38,7 +38,7 @@ class Guidance(ABC):
     label = "Guidance"
     #: whether `State.vjp` is needed, which costs a backward pass through the prior
     jacobian = False
-    #: how often `State.vjp` is called in one estimate, where that is known; heirs say it anew
+    #: how often at most `State.vjp` is called in one estimate, where that is known; heirs say it anew
     vjp_calls: ClassVar[float] = math.inf
     #: whether the method lives in `transition`, so that only a sampler that owns its trajectory will do
     owns_transition = False
@@ -106,9 +106,9 @@ def needs_jacobian(blocks: Sequence[Guidance], progress: float, index: int) -> b
 
 
 def vjp_calls(blocks: Sequence[Guidance], progress: float, index: int) -> float:
-    """How often the blocks that listen in this step call `State.vjp`."""
+    """How often at most the blocks that listen in this step call `State.vjp`."""
     listening = [block for block in blocks if block.jacobian and block.timing.weight(progress, index)]
-    return sum(vars(type(block)).get("vjp_calls", math.inf) for block in listening)
+    return sum(block.vjp_calls if "vjp_calls" in vars(type(block)) else math.inf for block in listening)
 
 
 def combine(blocks: Sequence[Guidance], state: State) -> Estimate:

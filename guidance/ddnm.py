@@ -33,10 +33,9 @@ from .state import Estimate, Level, State, Step
 def renoise(x_s: Tensor, step: Step, operator: SpectralOperator, variance: Callable[[Tensor], Tensor]) -> Tensor:
     """x_s with fresh noise of the given variance(s) in the directions that are measured, the others as they are."""
     s = operator.singular_values(x_s)
-    mean, noise = (operator.to_spectrum(x) for x in (step.s.alpha * step.x0, step.draw(x_s)))
-    fresh = mean + variance(s).sqrt() * noise
-    spectrum = torch.where(pseudo_reciprocal(s) == 0, operator.to_spectrum(x_s), fresh)
-    return operator.from_spectrum(spectrum, tuple(x_s.shape[1:]))
+    change, noise = (operator.to_spectrum(x) for x in (step.s.alpha * step.x0 - x_s, step.draw(x_s)))
+    fresh = torch.where(pseudo_reciprocal(s) == 0, 0.0, change + variance(s).sqrt() * noise)
+    return x_s + operator.from_spectrum(fresh, tuple(x_s.shape[1:]))
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,10 @@ class MMPS(Guidance):
     jacobian = True
     needs = ("linear",)
 
+    @property
+    def vjp_calls(self) -> int:
+        return self.iterations + 1
+
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         operator, variance = self.measurement.operator, self.variance
 

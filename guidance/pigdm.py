@@ -58,8 +58,10 @@ class PiGDM(Guidance):
         operator, y = self.measurement.operator, self.measurement.y
         if not operator.linear:
             return operator.pinv(y) - operator.pinv(operator.forward(state.x0))
+        if not self.measurement.noisy:
+            return operator.pinv(self.measurement.residual(state.x0))
         ratio = self.measurement.noise.sigma**2 / state.spread(self.deviation)
-        return operator.adjoint(operator.solve(y - operator.forward(state.x0), ratio))
+        return operator.prox(state.x0, y, ratio) - state.x0
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         lifted = self.lift(state)

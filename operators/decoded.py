@@ -88,6 +88,9 @@ class Linearised(LinearOperator):
             lambda v: self.forward(self.adjoint(v)) + c * v, r, iterations=self.iterations, warn=False
         )
 
+    def prox(self, z: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        return z + self.adjoint(self.solve(y - self.forward(z), rho))
+
     def pinv(self, y: Tensor) -> Tensor:
         return conjugate_gradient(
             lambda x: self.adjoint(self.forward(x)), self.adjoint(y), iterations=self.iterations, warn=False

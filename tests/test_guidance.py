@@ -12,7 +12,7 @@ from guidance_rows import F64, LEVELS, NEXT, ROWS, Dense64, Row, matrices, measu
 from torch import Tensor
 
 from posterior.guidance.auto import automatic
-from posterior.guidance.base import Guidance, combine, conditional_denoiser
+from posterior.guidance.base import Guidance, combine, conditional_denoiser, vjp_calls
 from posterior.guidance.ddnm import DDNM
 from posterior.guidance.diffpir import DiffPIR
 from posterior.guidance.dps import DPS
@@ -164,6 +164,15 @@ def test_a_block_costs_nothing_where_it_does_not_listen():
     levels = [Level(1.0, sigma) for sigma in (4.0, 3.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.0)]
     guided_ddim(conditional_denoiser(denoiser, [block]), torch.randn(1, 1, 4, 4, dtype=F64), levels)
     assert graphs == [False, False, True, False, True, False, False, False]
+
+
+def test_moment_matching_frees_the_graph_with_its_last_pass():
+    prior = random_prior(4)
+    block = MMPS(measure(prior, matrices(4)["random"], 0.3), 2)
+    state = predict(prior.denoiser, torch.randn(1, 1, 4, 4, dtype=F64), LEVELS["low"], True, vjp_calls([block], 0.0, 0))
+    block.estimate(state, state.x0)
+    with pytest.raises(RuntimeError, match="second time"):
+        state.vjp(state.x0)
 
 
 def test_strength_scales_what_a_block_changes():
