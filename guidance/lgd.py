@@ -12,6 +12,7 @@ with r_t^2 as in Pi-GDM. The step has DPS's length: for one draw with r_t = 0 th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -48,13 +49,15 @@ class LGDMC(Guidance):
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         measurement, spread = self.measurement, state.spread(self.deviation) ** 0.5
         generators = sample_generators(self.seed * 100003 + state.index, x0.shape[0])
-        points = [state.x0 + spread * standard_normal(x0, generators) for _ in range(self.draws)]
-        residuals = [measurement.residual(x) for x in points]
-        logs = [measurement.noise.log_likelihood(residual, measurement.y) for residual in residuals]
-        mean, lifted = 0.0, 0.0
-        for x, residual, weight in zip(points, residuals, torch.stack(logs).softmax(0), strict=True):
-            residual = weight.reshape(-1, *[1] * (residual.ndim - 1)) * residual
-            mean, lifted = mean + residual, lifted + measurement.operator.vjp(x, residual)
+        log_sum, mean, lifted = x0.new_full((), -math.inf), 0.0, 0.0
+        for _ in range(self.draws):  # running means, so that one draw is held at a time
+            x = state.x0 + spread * standard_normal(x0, generators)
+            residual = measurement.residual(x)
+            log = measurement.noise.log_likelihood(residual, measurement.y)
+            log_sum = torch.logaddexp(log_sum, log)
+            share = (log - log_sum).exp()
+            mean = mean + share.reshape(-1, *[1] * (residual.ndim - 1)) * (residual - mean)
+            lifted = lifted + share.reshape(-1, 1, 1, 1) * (measurement.operator.vjp(x, residual) - lifted)
         ascent = state.pull_back(lifted / sample_norm(mean).reshape(-1, 1, 1, 1), self.jacobian)
         paper = 2 / state.t.scale**2  # the units of DPS
         return Estimate(x0, self.zeta * paper * state.t.norm * ascent)
