@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -99,4 +100,20 @@ def lora(path: Path, checkpoint: Path, seed: int = 0, rank: int = 2) -> Path:
             weights[f"{name}.lora_up.weight"] = torch.randn(value.shape[0], rank, generator=generator) / rank
             weights[f"{name}.lora_down.weight"] = torch.randn(rank, value.shape[1], generator=generator) / rank
     save_file(weights, path)
+    return path
+
+
+def sd15_checkpoint(path: Path, seed: int = 0) -> Path:
+    """UNet, text encoder (CLIP-L at its true size, which the host fixes, in half precision) and VAE in one file."""
+    import comfy.ops
+    from comfy.clip_model import CLIPTextModel
+    from safetensors.torch import load_file
+
+    clip = json.loads(Path(comfy.__path__[0], "sd1_clip_config.json").read_text())
+    text = CLIPTextModel(clip, torch.float16, "cpu", comfy.ops.disable_weight_init)
+    parts = {"model.diffusion_model.": sd15(path, seed), "first_stage_model.": vae(path.with_suffix(".vae"), seed)}
+    weights = {prefix + key: value for prefix, part in parts.items() for key, value in load_file(part).items()}
+    text_part = _save(text, path, seed, "cond_stage_model.transformer.", torch.float16)
+    save_file({**weights, **load_file(text_part)}, path)
+    path.with_suffix(".vae").unlink()
     return path
