@@ -1,7 +1,8 @@
 """Model calls that a gradient can pass through, and that save memory where they have to.
 
 A wrapper of the host around `apply_model`, handed over with the model options of one guided call. It runs where
-ControlNet, LoRA and hooks have done their work, so that what it sees is what the network gets.
+ControlNet, LoRA and hooks have done their work, so that what it sees is what the network gets. Layers always save only
+what the input's gradient needs (`frozen`); besides there are
 
     out of place    `a += b` makes a new tensor, where networks write into tensors that the backward pass needs
     checkpointed    blocks keep their inputs only and run again in the backward pass (Chen et al. 2016,
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
+from .frozen import Frozen
 from .gradients import GradientScope, exchanged, private_copies
 
 _KIND = comfy.patcher_extension.WrappersMP.APPLY_MODEL
@@ -41,7 +43,7 @@ class Economy:
         out_of_place: replace augmented assignments; always so with checkpoints, whose second run would start from
             overwritten inputs.
         checkpoint: keep block inputs only.
-        decoder: the same for a VAE, which saves more for less time.
+        decoder: the same for a VAE, which saves less for more time.
         tile: side of the tiles in which the VAE is decoded then, latent pixels; 0 for the whole picture.
         samples: at most so many samples at a time, 0 for all.
     """
@@ -62,10 +64,10 @@ class Economy:
             return replace(self, out_of_place=True)
         if not is_out_of_memory(error):
             return None
-        if decodes and not self.decoder:
-            return replace(self, decoder=True)
         if not self.checkpoint:
             return replace(self, out_of_place=True, checkpoint=True)
+        if decodes and not self.decoder:
+            return replace(self, decoder=True)
         if decodes and not self.tile:
             return replace(self, tile=TILE)
         samples = (self.samples or batch) // 2
@@ -105,7 +107,8 @@ class DifferentiableCalls:
         def call(inputs: tuple, named: dict) -> Tensor:
             with ExitStack() as stack:
                 stack.enter_context(exchanged(weights))
-                stack.enter_context(place())
+                stack.enter_context(Frozen())
+                stack.enter_context(place())  # the last one, since it looks at who calls
                 if economy.checkpoint:
                     stack.enter_context(checkpointed_blocks(blocks(model.diffusion_model), weights))
                 return executor(*inputs, **named)
@@ -213,6 +216,7 @@ class _SecondRun:
     def __enter__(self) -> None:
         self._stack = ExitStack()
         self._stack.enter_context(exchanged(self._weights))
+        self._stack.enter_context(Frozen())
         self._stack.enter_context(OutOfPlace())
 
     def __exit__(self, *error) -> None:

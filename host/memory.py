@@ -12,7 +12,7 @@ from .differentiable import TILE, Economy
 from .space import ModelSpace
 
 #: bytes of saved activations per latent pixel, byte of the dtype and unit of the model's `memory_usage_factor`;
-#: counted in half precision: SD1.5 0.25, SDXL 0.39, SD3 medium 0.57 MiB
+#: counted in half precision: SD1.5 0.14, SDXL 0.28, SD3 medium 0.57 MiB
 _GRAPH = 0.5 * 2**20
 #: what is left of it with checkpointed blocks
 _CHECKPOINTED = 0.35
@@ -55,7 +55,7 @@ def reserve(guider, shape: tuple[int, ...], space: ModelSpace, jacobian: bool = 
     ways = [Economy(), sparing()]
     if space.patchers():
         both = replace(sparing(), decoder=True)
-        ways = [Economy(), Economy(decoder=True), both, replace(both, tile=TILE)]
+        ways += [both, replace(both, tile=TILE)]
     economy = next((way for way in ways if need(way) <= available), ways[-1])
     if getattr(guider.inner_model, "model_lowvram", False):
         economy = replace(economy, out_of_place=True, checkpoint=True)

@@ -25,15 +25,16 @@ from torch.utils.checkpoint import checkpoint
 
 from ..operators.errors import Refusal
 from .differentiable import Economy, checkpointed_blocks
+from .frozen import Frozen
 from .gradients import exchanged
 
 #: latent pixels around a tile that its picture depends on: 17.3 in the decoders of SD to Flux, 18.1 in TAESD
 MARGIN = 20
-#: peak of a decoder's gradient over the host's estimate for decoding: SD's decoder, TAESD (1.57 and 0.25 MiB a latent
+#: peak of a decoder's gradient over the host's estimate for decoding: SD's decoder, TAESD (0.51 and 0.08 MiB a latent
 #: pixel in float32)
-_GRAPH, _GRAPH_TINY = 3.0, 0.5
-#: what is left of it with checkpoints, and without any gradient
-_CHECKPOINTED, _FORWARD = 0.45, 0.24
+_GRAPH, _GRAPH_TINY = 1.0, 0.2
+#: what is left of it with checkpoints, and without any gradient (SD's; checkpoints save nothing in TAESD)
+_CHECKPOINTED, _FORWARD = 0.8, 0.43
 
 
 def is_latent_vae(vae) -> bool:
@@ -94,6 +95,7 @@ class Autoencoder:
         image = self._vae.process_input(image).to(self._vae.vae_dtype)
         model = self._vae.first_stage_model
         with ExitStack() as stack:
+            stack.enter_context(Frozen())
             if image.requires_grad and self.economy.decoder:
                 stack.enter_context(checkpointed_blocks(units(model), []))
             latent = torch.cat([model.encode(sample) for sample in self._pieces(image)])
@@ -105,11 +107,12 @@ class Autoencoder:
 
     def _decode(self, latent: Tensor) -> Tensor:
         model, economy = self._vae.first_stage_model, self.economy
-        if not (latent.requires_grad and economy.decoder):
-            return model.decode(latent)
-        if economy.tile:
+        if latent.requires_grad and economy.tile:
             return decode_in_tiles(model, latent, economy.tile)
-        with checkpointed_blocks(units(model), []):
+        with ExitStack() as stack:
+            stack.enter_context(Frozen())
+            if latent.requires_grad and economy.decoder:
+                stack.enter_context(checkpointed_blocks(units(model), []))
             return model.decode(latent)
 
 
@@ -170,7 +173,7 @@ def decode_in_tiles(model: nn.Module, latent: Tensor, tile: int) -> Tensor:
 
     def piece(part: Tensor, window: Window) -> Tensor:
         entries = [(table, name, wrap(window)) for table, name, wrap in seen]
-        with exchanged(entries), checkpointed_blocks(blocks, entries):
+        with exchanged(entries), Frozen(), checkpointed_blocks(blocks, entries):
             return window.core(model.decode(part))
 
     rows = [

@@ -269,7 +269,7 @@ def test_out_of_memory_is_met_by_smaller_pieces(host, sd15, vae):
         return model
 
     got, _ = host.sample(narrow(1), sampler, SIGMAS, latent, host.conditioning())
-    # plain, with checkpoints in the VAE, in the model, with the VAE in tiles, then two samples and one at a time
+    # plain, with checkpoints in the model, in the VAE, with the VAE in tiles, then two samples and one at a time
     assert sizes[:6] == [4, 4, 4, 4, 2, 1]
     assert (got - expected).abs().max() < 1e-4 * expected.abs().max()
     with pytest.raises(torch.cuda.OutOfMemoryError, match="lower the size of the picture, or choose DDNM or DiffPIR"):
