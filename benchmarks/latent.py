@@ -5,9 +5,9 @@
 A UNet of SD1.5's full width and depth with SD's full-size VAE decoder or TAESD, random weights, float32, on the CPU,
 inside the host: one step of the Guided DDIM sampler without guidance, and with DPS through the decoder in the ways of
 saving memory that `host.differentiable.Economy` has. Each case runs in a process of its own, between two plain steps.
-Time is processor time, so that other work on the machine counts little; memory is the peak of the process during the
-step, weights included. At 64 the case without checkpoints (`--cases "DPS, VAE"`) needs 12 GB, the others 9 GB. Tiles
-are for larger pictures: at 64 they only cost time.
+With CFG both steps ask the network for a positive and a negative prompt, as most people work; the decoder runs once all
+the same. Time is processor time, so that other work on the machine counts little; memory is the peak of the process
+during the step, weights included; at 64 that is up to 10 GB. Tiles are for larger pictures: at 64 they only cost time.
 
 The last line of the output is JSON: `rows` of `case`, `size`, `checkpointing`, `seconds`, `gib`, `plain_seconds`,
 `plain_gib`, `time_ratio`, `memory_ratio`.
@@ -33,14 +33,16 @@ from ..operators.noise import GaussianNoise
 from ..tests.inside_host import Host
 from ..tools import environment
 
-#: decoder, and how the gradient is made
+#: decoder, how the gradient is made, and the scale of CFG
 CASES = {
-    "DPS, TAESD": ("taesd", {}),
-    "DPS, TAESD, model checkpointed": ("taesd", {"out_of_place": True, "checkpoint": True}),
-    "DPS, VAE checkpointed": ("vae", {"decoder": True}),
-    "DPS, VAE and model checkpointed": ("vae", {"decoder": True, "out_of_place": True, "checkpoint": True}),
-    "DPS, VAE in tiles": ("vae", {"decoder": True, "out_of_place": True, "checkpoint": True, "tile": 32}),
-    "DPS, VAE": ("vae", {}),
+    "DPS, VAE": ("vae", {}, 1.0),
+    "DPS, VAE, CFG": ("vae", {}, 7.0),
+    "DPS, TAESD": ("taesd", {}, 1.0),
+    "DPS, TAESD, CFG": ("taesd", {}, 7.0),
+    "DPS, TAESD, model checkpointed": ("taesd", {"out_of_place": True, "checkpoint": True}, 1.0),
+    "DPS, VAE, model checkpointed": ("vae", {"out_of_place": True, "checkpoint": True}, 1.0),
+    "DPS, VAE and model checkpointed": ("vae", {"decoder": True, "out_of_place": True, "checkpoint": True}, 1.0),
+    "DPS, VAE in tiles": ("vae", {"decoder": True, "out_of_place": True, "checkpoint": True, "tile": 32}, 1.0),
 }
 SD15 = {
     "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2] * 4,
@@ -102,7 +104,7 @@ def run(case: str, size: int) -> dict[str, float]:
     from ..host.differentiable import Economy
     from ..host.sampler import guided_ddim_sampler
 
-    kind, economy = CASES[case]
+    kind, economy, scale = CASES[case]
     guided_run.reserve = lambda *_: Economy(**economy)  # not what the free memory suggests
     with torch.inference_mode():
         model, vae = unet(), decoder(kind)
@@ -115,8 +117,9 @@ def run(case: str, size: int) -> dict[str, float]:
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         start = time.process_time()
         samples, _ = host.sample(
-            model, sampler, torch.tensor([5.0, 2.0]), host.latent(1, 4, side, side), host.conditioning(tokens=77)
-        )
+            model, sampler, torch.tensor([5.0, 2.0]), host.latent(1, 4, side, side), host.conditioning(tokens=77),
+            host.conditioning(seed=5, tokens=77), cfg=scale,
+        )  # fmt: skip
         seconds = time.process_time() - start
         assert samples.isfinite().all()
         return seconds, peak_memory()
