@@ -70,13 +70,13 @@ class _ReLU(torch.autograd.Function):
         if inplace:
             ctx.mark_dirty(x)
         y = F.relu(x, inplace)
-        ctx.save_for_backward(y > 0)
+        ctx.save_for_backward(y <= 0)
         return y
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple:
-        (passes,) = ctx.saved_tensors
-        return gradient * passes, None
+        (stopped,) = ctx.saved_tensors
+        return gradient.masked_fill(stopped, 0), None
 
 
 def _conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
@@ -93,10 +93,10 @@ def _group_norm(x, num_groups, weight=None, bias=None, eps=1e-5) -> Tensor:
 
 
 def _silu(x, inplace=False) -> Tensor:
-    version, source = getattr(x, "normalised", (None, ()))
-    if version != x._version:  # no norm's output, or not any more
+    source = getattr(x, "normalised", None)
+    if source is None or source[0] != x._version:  # no norm's output, or not any more
         return F.silu(x, inplace)
-    return _SiLUOfNorm.apply(x, inplace, *source)
+    return _SiLUOfNorm.apply(x, inplace, *source[1])
 
 
 def _relu(x, inplace=False) -> Tensor:

@@ -35,6 +35,8 @@ MARGIN = 20
 _GRAPH, _GRAPH_TINY = 1.0, 0.2
 #: what is left of it with checkpoints, and without any gradient (SD's; checkpoints save nothing in TAESD)
 _CHECKPOINTED, _FORWARD = 0.8, 0.43
+#: that of a window with checkpoints, whose normalisation keeps more
+_WINDOW = 1.35
 
 
 def is_latent_vae(vae) -> bool:
@@ -126,7 +128,7 @@ def decoder_graph_memory(vae, shape: tuple[int, ...], economy: Economy) -> float
     one = gradient(*shape[2:])
     if economy.tile:
         window = gradient(*(min(side, economy.tile + 2 * MARGIN) for side in shape[2:]))
-        return max(_FORWARD * one, _CHECKPOINTED * window)
+        return max(_FORWARD * one, _WINDOW * window)
     return shape[0] * one * (_CHECKPOINTED if economy.decoder else 1.0)
 
 

@@ -135,6 +135,15 @@ def test_rectifier(frozen, inplace):
     assert share == 1 / 8  # bytes for float64
 
 
+def test_tensors_of_inference_mode(frozen):
+    """What the host made before the gradient began."""
+    with torch.inference_mode():
+        x = draw(2, 4, 6, 6)
+    with frozen():
+        for call in (F.silu, F.relu, lambda x: F.group_norm(x, 2), lambda x: F.conv2d(x, draw(4, 4, 3, 3))):
+            assert torch.equal(call(x), call(x.clone()))
+
+
 def test_gradients_of_gradients(frozen):
     """Right for convolution and rectifier, refused where the norm's part in it is not kept."""
     x, weight = draw(1, 4, 6, 6).requires_grad_(), draw(4, 4, 3, 3, seed=1)
