@@ -6,6 +6,7 @@ the guider's prediction (after CFG, ControlNet, LoRA, hooks and regional prompts
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
@@ -18,7 +19,7 @@ from .gradients import static_clone
 from .run import ATTACHMENT, Guide, GuidedRun, attached_guides, refuse_transitions
 from .sampler import GuidedSampler
 
-#: the run of each guider that is sampling now, with its SIGMAS
+#: the run of each guider that is sampling now, its SIGMAS, and how its sampler takes a change
 _RUNS: WeakKeyDictionary = WeakKeyDictionary()
 
 
@@ -44,7 +45,7 @@ def _around_sampler(executor, guider, sigmas, extra_args, callback, noise, *args
     if isinstance(executor.class_obj, GuidedSampler):  # it listens to these guides by itself
         return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
     with GuidedRun(guider, attached_guides(guider.model_patcher), noise) as run:
-        _RUNS[guider] = (run, sigmas.tolist())
+        _RUNS[guider] = (run, sigmas.tolist(), StepChange(executor.class_obj))
         try:
             return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
         finally:
@@ -55,7 +56,7 @@ def _around_prediction(executor, x: Tensor, timestep: Tensor, model_options: dic
     """x0_hat(y) in place of x0_hat."""
     if executor.class_obj not in _RUNS:
         return executor(x, timestep, model_options or {}, seed)
-    run, sigmas = _RUNS[executor.class_obj]
+    run, sigmas, step_change = _RUNS[executor.class_obj]
     sigma = float(timestep[0])
     index = step_of(sigma, sigmas)
     t, top, s = (run.level(value) for value in (sigma, sigmas[index], sigmas[index + 1]))
@@ -69,7 +70,7 @@ def _around_prediction(executor, x: Tensor, timestep: Tensor, model_options: dic
         u = run.space.to_native(x, t.alpha)
         progress = index / (len(sigmas) - 1)
         x0, shift, _ = run.estimate(predict_x0, u, t, s, progress, index, model_options)
-        return run.space.to_model(x0 + _as_denoised(shift, top, s), 1.0)
+        return run.space.to_model(x0 + step_change(shift, top, s), 1.0)
 
 
 def step_of(sigma: float, sigmas: Sequence[float]) -> int:
@@ -81,10 +82,31 @@ def step_of(sigma: float, sigmas: Sequence[float]) -> int:
     return min(max(len(sigmas) - 1 - below, 0), len(sigmas) - 2)
 
 
-def _as_denoised(shift: Tensor | float, t: Level, s: Level) -> Tensor | float:
-    """The change of x0_hat that moves a deterministic step t to s by norm_s * shift.
+class StepChange:
+    """The change of x0_hat that moves a step t to s of the host's sampler by norm_s * shift.
 
-    x_s = (alpha_s - alpha_t sigma_s / sigma_t) x0 + ..., so the recipe's shift is divided by that coefficient. It is
-    exact in samplers of first order without fresh noise; the others take about the same share of it.
+    A deterministic step of first order is x_s = (alpha_s - alpha_t sigma_s / sigma_t) x0 + ..., so the recipe's shift
+    is divided by that coefficient. DPM-Solver++ 2M takes x0 + b (x0 - x0_before) with b = h / (2 h_before) and
+    h = log(sigma_t / sigma_s), where the change c_before of the last step would come back; it is set off:
+
+        c = (norm_s shift / (...) + b c_before) / (1 + b)
+
+    Both are exact. Other samplers of higher order, and those with fresh noise, take about the same share of it.
+
+    Args:
+        sampler: the host's SAMPLER.
     """
-    return shift * (s.norm / (s.alpha - t.alpha * s.sigma / t.sigma))
+
+    def __init__(self, sampler):
+        function = getattr(sampler, "sampler_function", None)
+        self._extrapolates = getattr(function, "__name__", "") == "sample_dpmpp_2m"
+        self._before, self._h_before = 0.0, math.inf
+
+    def __call__(self, shift: Tensor | float, t: Level, s: Level) -> Tensor | float:
+        change = shift * (s.norm / (s.alpha - t.alpha * s.sigma / t.sigma))
+        if self._extrapolates and s.sigma:
+            h = math.log(t.sigma / s.sigma)
+            bend = h / (2 * self._h_before)
+            change = (change + bend * self._before) / (1 + bend)
+            self._before, self._h_before = change, h
+        return change

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..guidance.ddnm import DDNM
 from ..guidance.ddrm import DDRM
 from ..guidance.dds import DDS
-from ..guidance.diffpir import DiffPIR
+from ..guidance.diffpir import PHOTOS, DiffPIR
 from ..guidance.mmps import MMPS
 from ..guidance.pigdm import PiGDM, PiGDMPublished
 from ..guidance.projection import NoisedProjection
@@ -34,7 +34,7 @@ class DDNMNode(io.ComfyNode):
 class DiffPIRNode(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return schema(
+        diffpir = schema(
             "PosteriorDiffPIR", "DiffPIR (Noisy Measurements)",
             "Weighs the model's picture against the measurement by their noise levels. Fast and steady, for linear "
             "damage with noise.",
@@ -44,10 +44,19 @@ class DiffPIRNode(io.ComfyNode):
                 "smoother, smaller follows the measurement and its noise. Start with 1.",
             ),
         )  # fmt: skip
+        diffpir.inputs.append(
+            io.Float.Input(
+                "deviation", default=PHOTOS, min=0.01, max=1000.0, step=0.01, optional=True,
+                tooltip="How much pictures vary: their standard deviation in the model's unit (-1 to 1 for pixel "
+                "models). Smaller keeps the noise out of what the measurement hardly shows; 1000 is the paper's formula. "
+                "Start with 0.5.",
+            )
+        )  # fmt: skip
+        return diffpir
 
     @classmethod
-    def execute(cls, measurement, trust, guidance=None, vae=None) -> io.NodeOutput:
-        return chain(lambda: DiffPIR(measurement, trust), guidance, vae)
+    def execute(cls, measurement, trust, guidance=None, vae=None, deviation=PHOTOS) -> io.NodeOutput:
+        return chain(lambda: DiffPIR(measurement, trust, deviation), guidance, vae)
 
 
 class PiGDMNode(io.ComfyNode):

@@ -85,7 +85,9 @@ class AnnealedRestorationNode(io.ComfyNode):
             category=CATEGORY,
             description="Denoises and fits in turn without adding noise: one faithful, slightly smooth picture instead "
             "of a sample. Start it from a smooth Starting Point with Disable Noise.",
-            inputs=[Guidance.Input("guidance", optional=True, tooltip="DiffPIR or DDNM; without it this only denoises.")],
+            inputs=[
+                Guidance.Input("guidance", optional=True, tooltip="DiffPIR or DDNM; without it this only denoises.")
+            ],
             outputs=[io.Sampler.Output("sampler", display_name="sampler", tooltip="For SamplerCustom(Advanced).")],
         )
 
@@ -220,7 +222,7 @@ class SolveNode(io.ComfyNode):
             if guidance:
                 guides, chosen = guidance, ", ".join(guide.block.label for guide in guidance)
             else:
-                block, chosen = automatic(measurement, steps, is_latent_vae(vae))
+                block, chosen = automatic(measurement, steps, is_latent_vae(vae), estimate == "restoration")
                 guides = (Guide(block, vae),)
         restore = estimate == "restoration" and can_restore(guides, vae)
         if restore:
@@ -234,7 +236,9 @@ class SolveNode(io.ComfyNode):
         mean = images.mean(0, keepdim=True) if len(measurement.y) == 1 else images
         fit = measurement.agreement(images.cpu())
         report = f"{'restoration' if restore else 'samples'} by {chosen}; {steps} steps"
-        report += f", {'fit' if measurement.noisy else 'residual RMS'} {', '.join(f'{value:.3g}' for value in fit.tolist())}"
+        report += (
+            f", {'fit' if measurement.noisy else 'residual RMS'} {', '.join(f'{value:.3g}' for value in fit.tolist())}"
+        )
         return io.NodeOutput(picture(images), picture(mean), fit.mean().item(), report, ui=ui.PreviewText(report))
 
 

@@ -100,8 +100,8 @@ def _directions(d: Dense64, weight: Callable[[Tensor], Tensor]) -> Tensor:
     return d.m + vh.T @ (weight(s) * (u.T @ d.y / s - vh @ d.m))
 
 
-def _diffpir(d: Dense64) -> Tensor:
-    rho = 1.5 * (d.sigma / d.bar) ** 2
+def _diffpir(d: Dense64, variance: float) -> Tensor:
+    rho = 1.5 * d.sigma**2 / variance
     return torch.linalg.solve(d.A.T @ d.A + rho * torch.eye(len(d.m), dtype=F64), d.A.T @ d.y + rho * d.m)
 
 
@@ -147,7 +147,8 @@ ROWS = [
     Row(
         "DDNM+", DDNM, lambda d: _directions(d, lambda s: (s * d.s.sigma / d.s.alpha / d.sigma).clamp_max(1)),
     ),
-    Row("DiffPIR", lambda m: DiffPIR(m, 1.5), _diffpir),
+    Row("DiffPIR", lambda m: DiffPIR(m, 1.5), lambda d: _diffpir(d, d.bar**2)),
+    Row("DiffPIR bounded", lambda m: DiffPIR(m, 1.5, 1.0), lambda d: _diffpir(d, d.white)),
     Row(
         "DDS", lambda m: DDS(m, 100, 4.0),
         lambda d: torch.linalg.solve(torch.eye(len(d.m), dtype=F64) + 4 * d.A.T @ d.A, d.m + 4 * d.A.T @ d.y),

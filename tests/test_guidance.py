@@ -23,14 +23,19 @@ from posterior.guidance.snips import SNIPS
 from posterior.guidance.state import Level, predict
 from posterior.guidance.timing import SCHEDULES, Timing
 from posterior.operators.base import Operator
+from posterior.operators.convolution import CircularConvolution
 from posterior.operators.dense import Dense
+from posterior.operators.downscale import downscale
 from posterior.operators.errors import Refusal
 from posterior.operators.identity import Identity
 from posterior.operators.inpainting import Inpainting
 from posterior.operators.jpeg import JPEG
+from posterior.operators.kernels import gaussian
 from posterior.operators.measurement import Measurement
 from posterior.operators.noise import GaussianNoise, PoissonNoise, sample_generators, standard_normal
 from posterior.operators.phase_retrieval import PhaseRetrieval
+from posterior.operators.sensing import Subsampled
+from posterior.operators.varying_blur import VaryingBlur
 from posterior.priors.gaussian import Gaussian
 from posterior.samplers.ddim import guided_ddim
 
@@ -260,3 +265,23 @@ def test_the_automatic_choice():
         block, words = automatic(measurement, 50, latent)
         assert type(block) is method and words.startswith(f"{block.label.split(' (')[0]}, because")
     assert block.zeta == 20  # a latent model takes the paper's length: 1000 steps of 1
+
+
+@pytest.mark.parametrize(
+    "operator, restoring",
+    [
+        (Inpainting(torch.eye(16)[None, None]), 1.0),
+        (Identity(), 1.0),
+        (Subsampled("dct", 0.3), 1.0),
+        (CircularConvolution(gaussian(1.0)), 0.25),
+        (downscale(4), 0.25),
+        (downscale(4, "box"), 0.25),
+        (VaryingBlur(gaussian(1.0).expand(2, -1, -1, -1), 2), 0.25),
+    ],
+)  # fmt: skip
+def test_the_automatic_trust(operator: Operator, restoring: float):
+    """Blurred and reduced pictures are restored with a quarter of the trust; samples take all of it."""
+    measurement = Measurement.simulate(operator, torch.rand(1, 3, 16, 16), GaussianNoise(0.1), 0)
+    for restore, trust in ((True, restoring), (False, 1.0)):
+        block, words = automatic(measurement, 30, restore=restore)
+        assert (block.trust, block.deviation) == (trust, 0.5) and words.endswith(f"trust {trust:g}")

@@ -11,9 +11,12 @@ from guided_host import SIZE, apply_guidance, gaussian_model, guide, measured, m
 
 from posterior.guidance.ddnm import DDNM
 from posterior.guidance.timing import Timing
+from posterior.operators.convolution import CircularConvolution
 from posterior.operators.inpainting import Inpainting
+from posterior.operators.kernels import motion
 from posterior.operators.measurement import Measurement
 from posterior.operators.noise import GaussianNoise
+from posterior.photos import load_photo
 
 NONE = [[None, {}]]
 
@@ -123,6 +126,48 @@ def test_apply_guidance_in_the_host_s_samplers(host, gaussian, name):
     unguided = host.call("KSampler", model=gaussian, **common)["samples"]
     assert torch.equal(host.call("KSampler", model=apply_guidance(gaussian, off), **common)["samples"], unguided)
     assert misfit(block.measurement, unguided) > 0.1
+
+
+def test_a_shift_is_not_extrapolated(host, gaussian):
+    """The host's second-order multistep sampler adds what DPS adds once, as our own does."""
+    sigmas = host.call("BasicScheduler", model=gaussian, scheduler="karras", steps=8, denoise=1.0)
+    guidance = host.call("PosteriorDPS", measurement=measured(), form="published", strength=3.0)
+    ours = host.call("PosteriorGuidedODE", solver="DPM-Solver++ 2M", guidance=guidance)
+    latent = host.latent(1, 3, SIZE, SIZE)
+    expected, _ = host.sample(gaussian, ours, sigmas, latent)
+    got, _ = host.sample(apply_guidance(gaussian, guidance), "dpmpp_2m", sigmas, latent)
+    assert (got - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    "method, inputs, name, gain",
+    [
+        ("PosteriorDiffPIR", {}, "euler", 3.0),
+        ("PosteriorDiffPIR", {}, "dpmpp_2m", 3.0),
+        ("PosteriorDiffPIR", {}, "euler_ancestral", 4.0),
+        ("PosteriorPiGDM", {}, "dpmpp_2m", 4.0),
+        ("PosteriorDPS", {"strength": 12.5}, "ddim", 0.8),
+        ("PosteriorDPS", {"strength": 12.5}, "euler_ancestral", 1.5),
+    ],
+)  # fmt: skip
+def test_deblurring_a_photo_in_the_host_s_samplers(host, method, inputs, name, gain):
+    """With the settings that the nodes start with the picture fits, and is nearer to the truth than the blurred one."""
+    clean = load_photo("coffee", 64).movedim(-1, 1)
+    blur = CircularConvolution(motion(9, 30.0))
+    measurement = Measurement.simulate(blur, clean, GaussianNoise(0.02), seed=0)
+    guidance = host.call(method, measurement=measurement, **inputs)
+    model = apply_guidance(host.call("PosteriorPhotoPrior"), guidance)
+    samples = host.call(
+        "KSampler", model=model, seed=3, steps=20, cfg=1.0, sampler_name=name, scheduler="karras", positive=NONE,
+        negative=NONE, latent_image=host.latent(*clean.shape), denoise=1.0,
+    )["samples"]  # fmt: skip
+    picture = ((samples + 1) / 2).clamp(0, 1)
+
+    def error(x: torch.Tensor) -> torch.Tensor:
+        return 10 * (x - clean).square().mean().log10()
+
+    assert error(picture) < error(measurement.y) - gain
+    assert 0.75 < measurement.agreement(picture) < 1.3
 
 
 def test_two_guidances_in_a_row_listen_to_both(host, gaussian):
