@@ -1,4 +1,7 @@
-"""Classical answers to linear inverse problems, each with the parameters among which the best is chosen."""
+"""Classical answers to linear inverse problems, each with the parameters among which the best is chosen.
+
+BM3D is not among them: the packages that carry it are for non-commercial use only, or for Python 3.12 and later.
+"""
 
 from __future__ import annotations
 

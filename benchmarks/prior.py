@@ -221,7 +221,7 @@ def digit_rows(quick: bool) -> list[dict[str, Any]]:
     pictures, classes = digits.split(True)
     pick = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))[: 50 if quick else 200]
     classes, clean = classes[pick], ((pictures[pick] + 1) / 2).expand(-1, 3, -1, -1)
-    shape, steps, draws = tuple(clean.shape), 30 if quick else 40, 2 if quick else 4
+    shape, steps, draws, many = tuple(clean.shape), 30 if quick else 40, 2 if quick else 4, 8 if quick else 16
 
     def seen(x: Tensor) -> tuple[Tensor, Tensor]:
         return classifier(2 * x.mean(1, keepdim=True) - 1)
@@ -229,16 +229,32 @@ def digit_rows(quick: bool) -> list[dict[str, Any]]:
     def agreement(x: Tensor) -> float:
         return round((seen(x)[0] == classes).float().mean().item(), 3)
 
+    def calibration(drawn: list[Tensor], truth: Tensor, mask: Tensor) -> dict[str, float]:
+        """Whether the samples are as uncertain as they should be: how large a share of them is of the commonest class
+        (confidence) and how often that class is right; how often the true amount of ink in the hole ranks neither
+        among their two lowest nor among their two highest, and how often it would if it were one of them."""
+        votes = F.one_hot(torch.stack([seen(x)[0] for x in drawn]), 10).sum(0)
+        ink = torch.stack([(x * mask).sum((1, 2, 3)) for x in drawn])
+        rank = (ink < (truth * mask).sum((1, 2, 3))).sum(0)
+        values = {
+            "confidence": votes.amax(1) / len(drawn), "agreement": votes.argmax(1) == classes,
+            "coverage": (rank >= 2) & (rank <= len(drawn) - 2),
+            "coverage_if_exact": torch.tensor((len(drawn) - 3) / (len(drawn) + 1)),
+        }  # fmt: skip
+        return {key: round(value.float().mean().item(), 3) for key, value in values.items()}
+
     rows = [{"task": "digits, true", "agreement": agreement(clean)}]
     for half, (top, left) in {"right half": (0, 16), "lower half": (16, 0)}.items():
         mask = torch.zeros(1, 1, 32, 32)
         mask[..., top:, left:] = 1
         measurement = Measurement.simulate(Inpainting(mask), clean, GaussianNoise(0.01), 0)
         hidden = torch.where(mask > 0, 0.0, clean)
+        drawn = [sample(prior, measurement, shape, steps, seed) for seed in range(many)]
         rows.append({
             "task": f"digits, {half} filled", "estimate": f"one sample (Pi-GDM), {steps} calls",
-            "agreement": agreement(sample(prior, measurement, shape, steps)), "agreement_hidden": agreement(hidden),
+            "agreement": agreement(drawn[0]), "agreement_hidden": agreement(hidden),
         })  # fmt: skip
+        rows.append({"task": f"digits, {half} filled, {many} samples", **calibration(drawn, clean, mask)})
     clear = seen(sample(prior, None, shape, steps, seed=1))[1] > seen(clean)[1].quantile(0.1)
     share = round(clear.float().mean().item(), 3)
     rows.append({"task": "digits, drawn: as clear as 90 % of the true ones", "share": share})
