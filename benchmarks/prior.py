@@ -47,6 +47,7 @@ from ..operators.noise import GaussianNoise, sample_generators
 from ..operators.smooth import smooth_inverse
 from ..priors import digits
 from ..priors.ffdnet import FFDNet
+from ..priors.given import laid_out
 from ..priors.gray import GrayAsColour, Told
 from ..priors.train import held_out_crops
 from ..priors.unet import PhotoUNet, denoise
@@ -146,10 +147,14 @@ def sample(prior: Prior, measurement: Measurement | None, shape: tuple[int, ...]
     return guided_ddim(conditional_denoiser(prior, blocks), start, levels, 1.0, "eta", generators)
 
 
+def decibels(x: Tensor, clean: Tensor) -> Tensor:
+    """PSNR of each picture."""
+    return -10 * (x.clamp(0, 1) - clean).square().flatten(1).mean(1).log10()
+
+
 def psnr(x: Tensor, clean: Tensor) -> float:
     """Mean over the pictures, dB."""
-    error = (x.clamp(0, 1) - clean).square().flatten(1).mean(1)
-    return (-10 * error.log10()).mean().item()
+    return decibels(x, clean).mean().item()
 
 
 def photographs(quick: bool, sheet: Path | None) -> list[dict[str, Any]]:
@@ -170,6 +175,8 @@ def photographs(quick: bool, sheet: Path | None) -> list[dict[str, Any]]:
                 "baseline": best, "psnr_baseline": round(psnr(candidates[best], clean), 2),
             }  # fmt: skip
             row["gain_db"] = round(row["psnr"] - row["psnr_baseline"], 2)
+            gains = decibels(answer, clean) - decibels(candidates[best], clean)
+            row["gain_each"] = [round(gain, 2) for gain in gains.tolist()]
             rows.append(row)
             print(f"{name:26} {key:15} {row['psnr']:6.2f} dB   {best:22} {row['psnr_baseline']:6.2f} dB", flush=True)
         if sheet and not pure:
@@ -260,8 +267,7 @@ def digit_rows(quick: bool) -> list[dict[str, Any]]:
     rows.append({"task": "digits, drawn: as clear as 90 % of the true ones", "share": share})
 
     measurement = Measurement.simulate(downscale(4, "box"), clean, GaussianNoise(digits.ENLARGER_NOISE), 0)
-    enlarged = F.interpolate(measurement.y, scale_factor=4.0)
-    told = Told(digits_network("digits_x4.safetensors"), 2 * enlarged - 1)
+    told = Told(digits_network("digits_x4.safetensors"), laid_out(measurement.operator, measurement.y))
     supervised = in_image_units(lambda x, sigma: told(x, sigma.log() / 4))
     guided = [sample(prior, measurement, shape, steps, seed) for seed in range(draws)]
     answers = {

@@ -43,41 +43,30 @@ def register_folders() -> None:
 
 def load_photo_prior():
     """The embedded photo prior as a MODEL."""
-    weights = {key: value.float() for key, value in load_file(_PRIORS / "photo_prior.safetensors").items()}
-    sampling = {"sigma_min": 0.01, "sigma_max": 80.0, "sigma_data": SIGMA_DATA}
-    return pixel_model(PhotoUNet, PhotoUNet.config_from_state_dict(weights), weights, sampling)
-
-
-_DIGITS_SAMPLING = {"sigma_min": 0.01, "sigma_max": 80.0, "sigma_data": SIGMA_DATA}
-
-
-def _digits(file: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Architecture and weights of a network of digits."""
-    weights = {f"gray.{key}": value.float() for key, value in load_file(_PRIORS / file).items()}
-    return GrayAsColour.config_from_state_dict(weights), weights
+    return _trained_here(load_file(_PRIORS / "photo_prior.safetensors"))
 
 
 def load_digits_prior():
     """The embedded digits prior as a MODEL of RGB pictures."""
-    return pixel_model(GrayAsColour, *_digits("digits_prior.safetensors"), _DIGITS_SAMPLING, "denoised")
+    return _trained_here(load_file(_PRIORS / "digits_prior.safetensors"))
 
 
-def _told(weights: dict[str, Tensor], given: Tensor):
-    """A MODEL that knows its measurement.
+def _trained_here(weights: dict[str, Tensor], given: Tensor | None = None):
+    """A MODEL of RGB pictures out of a `PhotoUNet`.
 
     Args:
-        weights: of a `PhotoUNet` that was trained with what is given, of RGB or of gray pictures.
-        given: what it is told, `B 3 H W` in [-1, 1].
+        weights: of a network of RGB or of gray pictures.
+        given: what one that was trained with a measurement is told, `B 3 H W` in [-1, 1].
     """
     gray = weights["head.weight"].shape[0] == 4
     network = GrayAsColour if gray else PhotoUNet
     weights = {f"gray.{key}" if gray else key: value.float() for key, value in weights.items()}
-    config = network.config_from_state_dict(weights)
-    return pixel_model(
-        lambda **settings: Told(network(**settings), given), config,
-        {"given": given, **{f"network.{key}": value for key, value in weights.items()}},
-        _DIGITS_SAMPLING, "denoised" if gray else "edm",
-    )  # fmt: skip
+    config, make = network.config_from_state_dict(weights), network
+    if given is not None:
+        weights = {"given": given, **{f"network.{key}": value for key, value in weights.items()}}
+        make = lambda **settings: Told(network(**settings), given)  # noqa: E731
+    sampling = {"sigma_min": 0.01, "sigma_max": 80.0, "sigma_data": SIGMA_DATA}
+    return pixel_model(make, config, weights, sampling, "denoised" if gray else "edm")
 
 
 def load_digits_enlarger(small: Tensor):
@@ -91,7 +80,8 @@ def load_digits_enlarger(small: Tensor):
     """
     if tuple(small.shape[-2:]) != (8, 8):
         raise Refusal(f"The small picture is {small.shape[-1]} x {small.shape[-2]}; give a digit of 8 x 8 pixels.")
-    return _told(load_file(_PRIORS / "digits_x4.safetensors"), laid_out(OPERATORS["super_resolution_x4_box"](), small))
+    given = laid_out(OPERATORS["super_resolution_x4_box"](), small)
+    return _trained_here(load_file(_PRIORS / "digits_x4.safetensors"), given)
 
 
 def load_supervised_prior(name: str, measurement: Measurement):
@@ -119,7 +109,7 @@ def load_supervised_prior(name: str, measurement: Measurement):
     if abs(seen - trained) > 0.01 + trained / 4:
         logging.warning("%s was trained for a noise of %.3g and the measurement has %.3g.", name, trained, seen)
     try:
-        return _told(weights, laid_out(operator, y))
+        return _trained_here(weights, laid_out(operator, y))
     except _NOT_ITS_WEIGHTS:
         raise Refusal(f"{name} has layers that do not fit together; export it again.") from None
 

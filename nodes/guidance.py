@@ -17,8 +17,14 @@ CATEGORY = "posterior/guidance"
 JACOBIAN = ["exact", "none"]
 
 
-def schema(node_id: str, display_name: str, description: str, *inputs: io.Input) -> io.Schema:
-    """Every guidance node: a measurement, the method's own inputs, more guidance and a VAE; guidance out."""
+def schema(
+    node_id: str, display_name: str, description: str, *inputs: io.Input, later: tuple[io.Input, ...] = ()
+) -> io.Schema:
+    """Every guidance node: a measurement, the method's own inputs, more guidance and a VAE; guidance out.
+
+    Args:
+        later: optional inputs that came after workflows had been shared, at the end so that theirs keep their places.
+    """
     return io.Schema(
         node_id=node_id,
         display_name=display_name,
@@ -34,6 +40,7 @@ def schema(node_id: str, display_name: str, description: str, *inputs: io.Input)
                 "vae", optional=True,
                 tooltip="Needed for latent models (SD, SDXL, Flux ...): their own VAE, or its TAESD, which is fast.",
             ),
+            *later,
         ],
         outputs=[guidance_output()],
     )  # fmt: skip

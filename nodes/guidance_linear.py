@@ -34,7 +34,7 @@ class DDNMNode(io.ComfyNode):
 class DiffPIRNode(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        diffpir = schema(
+        return schema(
             "PosteriorDiffPIR", "DiffPIR (Noisy Measurements)",
             "Weighs the model's picture against the measurement by their noise levels. Fast and steady, for linear "
             "damage with noise.",
@@ -43,16 +43,15 @@ class DiffPIRNode(io.ComfyNode):
                 tooltip="How much the model counts against the measurement (the paper's lambda, no unit): larger is "
                 "smoother, smaller follows the measurement and its noise. Start with 1.",
             ),
+            later=(
+                io.Float.Input(
+                    "deviation", default=PHOTOS, min=0.01, max=1000.0, step=0.01, optional=True,
+                    tooltip="How much pictures vary: their standard deviation in the model's unit (-1 to 1 for pixel "
+                    "models). Smaller keeps the noise out of what the measurement hardly shows; 1000 is the paper's "
+                    "formula. Start with 0.5.",
+                ),
+            ),
         )  # fmt: skip
-        diffpir.inputs.append(
-            io.Float.Input(
-                "deviation", default=PHOTOS, min=0.01, max=1000.0, step=0.01, optional=True,
-                tooltip="How much pictures vary: their standard deviation in the model's unit (-1 to 1 for pixel "
-                "models). Smaller keeps the noise out of what the measurement hardly shows; 1000 is the paper's formula. "
-                "Start with 0.5.",
-            )
-        )  # fmt: skip
-        return diffpir
 
     @classmethod
     def execute(cls, measurement, trust, guidance=None, vae=None, deviation=PHOTOS) -> io.NodeOutput:

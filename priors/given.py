@@ -15,6 +15,7 @@ from torch import Tensor
 from ..operators.base import Operator
 from ..operators.convolution import SymmetricConvolution
 from ..operators.downscale import downscale
+from ..operators.errors import Refusal
 from ..operators.grayscale import Grayscale
 from ..operators.identity import Identity
 from ..operators.jpeg import JPEG
@@ -59,6 +60,11 @@ def telling(name: str | None, sigma_y: float) -> Telling:
 
 def same_operator(name: str, operator: Operator, image_shape: tuple[int, int, int]) -> bool:
     """Whether an operator does to a picture of (C, H, W) what the one of this name does."""
+    named = OPERATORS[name]()
+    try:
+        named.check(image_shape)
+    except Refusal:
+        return False
     u = torch.rand(1, *image_shape, generator=torch.Generator().manual_seed(0))
-    expected, y = OPERATORS[name]()(u), operator.to("cpu", torch.float32)(u)
+    expected, y = named(u), operator.to("cpu", torch.float32)(u)
     return y.shape == expected.shape and bool((y - expected).abs().max() < 1e-3)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from test_host_server import Graph
+
+from posterior.priors.train import Trainer
+from posterior.priors.unet import PhotoUNet
+from posterior.tools.server import PromptError
 
 
 def picture(content: bytes) -> np.ndarray:
@@ -51,6 +57,37 @@ def test_ksampler_makes_more_of_a_texture(server):
         assert np.abs(image.mean((0, 1)) - texture.mean((0, 1))).max() < 0.12
         assert 0.6 < image.std((0, 1)).mean() / texture.std((0, 1)).mean() < 1.6
         assert 0.5 < slope(image) / slope(texture) < 2
+
+
+def test_a_supervised_prior_answers_in_one_step(server):
+    """A file of priors/train.py with random weights: KSampler makes a picture; the wrong damage is refused at once."""
+    torch.manual_seed(0)
+    trainer = Trainer(0, 1e-3, 100, network=partial(PhotoUNet, (8, 8), (1, 1), given=3))
+    folder = server.base / "models" / "diffusion_models"
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer.save(folder, "supervised.safetensors", operator="super_resolution_x4", noise=0.02)
+
+    def graph_of(factor: int) -> Graph:
+        graph = Graph()
+        photo = graph.add("PosteriorExamplePhoto", photo="chelsea", damage="scratches", size=64)
+        operator = graph.add("PosteriorSuperResolution", factor=factor, kernel="bicubic")
+        seen = graph.add("PosteriorSimulate", image=photo, operator=operator, sigma_y=0.02, seed=0)
+        model = graph.add("PosteriorLoadSupervisedPrior", file="supervised.safetensors", measurement=seen)
+        latent = graph.add("PosteriorStartingPoint", measurement=seen, start="noise", batch_size=2)
+        none = graph.add("PosteriorUnconditional")
+        samples = graph.add(
+            "KSampler", model=model, seed=0, steps=1, cfg=1.0, sampler_name="euler", scheduler="karras",
+            positive=none, negative=none, latent_image=latent, denoise=1.0,
+        )  # fmt: skip
+        vae = graph.add("VAELoader", vae_name="pixel_space")
+        graph.add("SaveImage", images=graph.add("VAEDecode", samples=samples, vae=vae), filename_prefix="told")
+        return graph
+
+    made = [picture(content) for content in server.images(server.run(graph_of(4)))]
+    assert [image.shape for image in made] == [(64, 64, 3)] * 2
+    with pytest.raises(PromptError, match="trained for super resolution x4, and the measurement is Downscale"):
+        server.run(graph_of(2))
+    assert server.images(server.run(graph_of(4)))
 
 
 @pytest.mark.parametrize("prior", ["experts", "digits"])
