@@ -24,9 +24,8 @@ from posterior.guidance.mmps import MMPS
 from posterior.guidance.mpgd import MPGD
 from posterior.guidance.pigdm import PiGDM, PiGDMPublished
 from posterior.guidance.psld import PSLD
-from posterior.guidance.resample import CLEAN, ReSample, fitted
 from posterior.guidance.score_ald import ScoreALD
-from posterior.guidance.state import Level, Step, predict
+from posterior.guidance.state import Level, predict
 from posterior.guidance.tmpd import TMPD
 from posterior.operators.base import LinearOperator
 from posterior.operators.decoded import Decoded, Linearised
@@ -35,7 +34,7 @@ from posterior.operators.errors import Refusal
 from posterior.operators.inpainting import Inpainting
 from posterior.operators.jpeg import JPEG
 from posterior.operators.measurement import Measurement
-from posterior.operators.noise import GaussianNoise, sample_generators
+from posterior.operators.noise import GaussianNoise
 from posterior.priors.gaussian import dense_matrix
 from posterior.samplers.ddim import guided_ddim
 
@@ -207,107 +206,7 @@ def test_latent_methods_against_the_latent_posterior(capsys):
     assert min(table["Latent-DPS (Gaussian)"]) > 0.3
 
 
-# Methods that are made for latents
-
-
-def test_psld_is_its_loss_s_gradient():
-    """Both terms by hand: D z = W z + c, E x = W^+ (x - c), P = A^+ A; see the module for the loss."""
-    measurement, t = pictured("upscaling", 0.1), Level(1.0, 0.7)
-    at = state(t, batch=1)
-    shift = combine([decoded(PSLD(measurement, 0.8, 0.3), CODEC)], at).shift
-    A = dense_matrix(measurement.operator, (3, SIDE, SIDE), torch.zeros((), dtype=F64))
-    c = CODEC.decode(torch.zeros(1, *LATENT, dtype=F64)).flatten()
-    units = torch.eye(64, dtype=F64).reshape(-1, *LATENT)
-    W = CODEC.decode(units).flatten(1).T - c[:, None]
-    back, z, y = torch.linalg.pinv(W), at.x0.flatten(), measurement.y.flatten()
-    x, inverse = W @ z + c, torch.linalg.pinv(A)
-    r = y - A @ x
-    glue = z - back @ (x + inverse @ r - c)
-    gradient = -0.8 * 2 * W.T @ A.T @ r / r.norm()
-    gradient += 0.3 * (torch.eye(64, dtype=F64) - back @ (W - inverse @ A @ W)).T @ glue / glue.norm()
-    expected = -t.norm * at.vjp(gradient.reshape(1, *LATENT))
-    torch.testing.assert_close(shift, expected, rtol=1e-8, atol=1e-9)
-    assert torch.equal(combine([decoded(PSLD(measurement), CODEC)], at).x0, at.x0)
-
-
-def step_of(t: Level, s: Level, progress: float, index: int, batch: int) -> Step:
-    at, generators = state(t, False, batch=batch), sample_generators(3, batch)
-
-    def draw(like: Tensor) -> Tensor:
-        return torch.stack([torch.randn(like.shape[1:], generator=g, dtype=F64) for g in generators])
-
-    zero = torch.zeros_like(at.x0)
-    return Step(t, s, at.x0, zero, 0.0, zero, draw, progress=progress, index=index)
-
-
-@pytest.mark.parametrize("progress", [0.5, 0.8])
-def test_resample_draws_around_a_consistent_prediction(progress):
-    """The draws' mean and variance are the product of N(alpha_s x0(y), sigma_s^2) and N(x_s, v_r^2)."""
-    measurement, t, s = pictured("upscaling", 0.1), Level(0.8, 0.6), Level(0.9, 0.45)
-    block = decoded(ReSample(measurement, gamma=2.0, iterations=10), CODEC)
-    step = step_of(t, s, progress, 20, 200)
-    step.x0 = step.x0[:1].expand_as(step.x0)
-    x_s = torch.full((200, *LATENT), 0.2, dtype=F64)
-    drawn = block.transition(x_s, step)
-    if progress < 2 / 3:
-        x0 = CODEC.encode(fitted(measurement, CODEC.decode(step.x0[:1]), 40, 1e-2))
-    else:
-        composed = replace(measurement, operator=Decoded(measurement.operator, CODEC))
-        x0 = fitted(composed, step.x0[:1], 10, 5e-3)
-    assert (x0 - step.x0[:1]).abs().max() > 0.02
-    # ancestral variance of the two levels as variance-preserving ones, the paper's alpha_bar
-    bar_t, bar_s = (level.alpha**2 / (level.alpha**2 + level.sigma**2) for level in (t, s))
-    v = 2.0 * (1 - bar_s) / (1 - bar_t) * (1 - bar_t / bar_s) * s.norm**2
-    variance = 1 / (1 / v + 1 / s.sigma**2)
-    mean = variance * (s.alpha * x0[0] / s.sigma**2 + 0.2 / v)
-    assert drawn.var(0).mean().item() == pytest.approx(variance, rel=0.05)
-    assert (drawn.mean(0) - mean).abs().max() < 4.5 * (variance / 200) ** 0.5
-
-
-def test_resample_has_three_stages_and_ends_consistent():
-    measurement = pictured("inpainting", 0.0)
-    block = decoded(ReSample(measurement, every=10, iterations=500), CODEC)
-    t, s = Level(1.0, 2.0), Level(1.0, 1.5)
-    x_s = torch.zeros(2, *LATENT, dtype=F64)
-    assert block.transition(x_s, step_of(t, s, 0.2, 20, 2)) is x_s
-    assert block.transition(x_s, step_of(t, s, 0.5, 21, 2)) is x_s
-    assert not torch.equal(block.transition(x_s, step_of(t, s, 0.5, 20, 2)), x_s)
-    x = latent_prior().sample(2, 9)
-    last = block.transition(x, step_of(Level(1.0, 0.1), Level(1.0, 0.0), 0.99, 99, 2))
-    rms = measurement.residual_rms(CODEC.decode(last))
-    assert (rms < 0.4 * measurement.residual_rms(CODEC.decode(x))).all()
-
-
-def test_the_optimiser_stops_each_sample_at_the_noise():
-    measurement = pictured("inpainting", 0.05)
-    exact = latent_prior().sample(1, 4)  # what was measured: nothing is left to do
-    start = torch.cat([exact, latent_prior().sample(1, 8)])
-    both = fitted(replace(measurement, operator=Decoded(measurement.operator, CODEC)), start, 800, 4e-2)
-    rms = measurement.residual_rms(CODEC.decode(both))
-    assert rms[0] < 0.056 and (both[0] - exact[0]).abs().max() < 0.3
-    assert rms[1] <= 0.0501 and CLEAN < 0.05
-    alone = fitted(replace(measurement, operator=Decoded(measurement.operator, CODEC)), start[1:], 800, 4e-2)
-    torch.testing.assert_close(alone, both[1:], rtol=1e-5, atol=1e-6)
-
-
-def test_a_whole_run_of_each_latent_method_fits_better_than_none():
-    measurement = pictured("inpainting", 0.05)
-    prior, levels = latent_prior(), [Level(1.0, v) for v in (20.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.25, 0.1, 0.03, 0.0)]
-    x = 20 * torch.randn(2, *LATENT, dtype=F64, generator=torch.Generator().manual_seed(0))
-
-    def fit(*blocks: Guidance) -> float:
-        guided = conditional_denoiser(prior.denoiser, blocks)
-        z = guided_ddim(guided, x, levels, 1.0, "eta", sample_generators(1, 2), blocks)
-        assert z.isfinite().all()
-        return measurement.fit(CODEC.decode(z)).max().item()
-
-    unguided = fit()
-    for method in (PSLD, partial(ReSample, every=2), DPS, partial(MPGD, zeta=1.0), DDNM, DiffPIR, MMPS):
-        assert fit(decoded(method(measurement), CODEC)) < 0.8 * unguided
-
-
 # A nonlinear autoencoder, float64
-
 
 NONLINEAR, SHAPE = SmallAutoencoder(), (2, 4, 4)
 

@@ -1,4 +1,4 @@
-"""The host's VAE as a differentiable function, and latent guidance inside the host."""
+"""Latent guidance inside the host: every method through a VAE, sizes, refusals, memory."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import tiny_models
 import torch
-from patch_codec import F64, PatchPCA
-from torch import nn
+from host_vaes import load_taesd, narrow_kl, vae_of
+from patch_codec import PatchPCA
 
 from posterior.guidance.ddnm import DDNM
 from posterior.guidance.diffpir import DiffPIR
@@ -19,7 +19,6 @@ from posterior.guidance.pigdm import PiGDM
 from posterior.guidance.psld import PSLD
 from posterior.guidance.resample import ReSample
 from posterior.guidance.score_ald import ScoreALD
-from posterior.operators.decoded import Decoded, Linearised
 from posterior.operators.downscale import downscale
 from posterior.operators.errors import Refusal
 from posterior.operators.inpainting import Inpainting
@@ -30,167 +29,19 @@ from posterior.operators.noise import GaussianNoise
 SIGMAS = torch.tensor([5.0, 2.0, 0.0])
 
 
-class Unscaled:
-    """A latent format that leaves latents as they are."""
-
-    def process_in(self, latent):
-        return latent
-
-    process_out = process_in
+@pytest.fixture(scope="module")
+def taesd(host, tmp_path_factory):
+    return load_taesd(tmp_path_factory.mktemp("checkpoints") / "vae.safetensors")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("checkpoints")
-
-
-@pytest.fixture(scope="module")
-def sd15(host, folder):
+def sd15(host, tmp_path_factory):
     import comfy.sd
 
     with torch.inference_mode():
-        return comfy.sd.load_diffusion_model(str(tiny_models.sd15(folder / "sd15.safetensors")))
-
-
-@pytest.fixture(scope="module")
-def taesd(host, folder):
-    import comfy.sd
-    import comfy.utils
-
-    path = tiny_models.vae(folder / "vae.safetensors")
-    with torch.inference_mode():
-        return comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(path)))
-
-
-def vae_of(taesd, network: nn.Module, dtype=torch.float32, **fields):
-    """A VAE object of the host around another network."""
-    import copy
-
-    import comfy.model_patcher
-
-    vae = copy.copy(taesd)
-    vae.first_stage_model = network.eval().requires_grad_(False).to(dtype)
-    vae.patcher = comfy.model_patcher.ModelPatcher(network, load_device=vae.device, offload_device=vae.device)
-    vae.vae_dtype = dtype
-    for name, value in fields.items():
-        setattr(vae, name, value)
-    return vae
-
-
-def narrow_kl(seed: int = 0) -> nn.Module:
-    """The autoencoder of SD with a quarter of its channels, random weights."""
-    from comfy.ldm.models.autoencoder import AutoencoderKL
-
-    config = {
-        "double_z": True, "z_channels": 4, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32,
-        "ch_mult": [1, 2, 2, 2], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
-    }  # fmt: skip
-    network = AutoencoderKL(ddconfig=config, embed_dim=4)
-    generator = torch.Generator().manual_seed(seed)
-    for weight in network.parameters():
-        noise = torch.randn(weight.shape, generator=generator)
-        weight.data = noise / weight[0].numel() ** 0.5 if weight.ndim > 1 else 1 + 0.1 * noise
-    return network
-
-
-def autoencoder(vae, picture=(64, 64), latent=(8, 8), **economy):
-    from posterior.host.differentiable import Economy
-    from posterior.host.vae import Autoencoder
-
-    return Autoencoder(vae, Unscaled(), picture, latent, Economy(**economy))
-
-
-@pytest.mark.parametrize("kind", ["taesd", "kl"])
-def test_decode_and_encode_are_the_host_s(host, taesd, kind):
-    vae = taesd if kind == "taesd" else vae_of(taesd, narrow_kl())
-    codec = autoencoder(vae)
-    z = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        expected = vae.decode(z).movedim(-1, 1)
-        got = codec.decode(z)
-        assert (got < 0).any()  # not cut
-        torch.testing.assert_close(got.clamp(0, 1), expected)
-        pictures = torch.rand(2, 3, 64, 64)
-        torch.testing.assert_close(codec.encode(pictures), vae.encode(pictures.movedim(1, -1)))
-
-
-@pytest.mark.parametrize(
-    "kind, way",
-    [
-        ("taesd", {}), ("taesd", {"decoder": True, "tile": 64}), ("kl", {}), ("kl", {"decoder": True}),
-    ],
-)  # fmt: skip
-def test_gradients_of_the_decoder_against_differences(host, taesd, kind, way):
-    """Float64, in the ways of saving memory that leave nothing out."""
-    with torch.inference_mode(False):
-        network = narrow_kl() if kind == "kl" else type(taesd.first_stage_model)(latent_channels=4)
-        if kind == "taesd":
-            network.load_state_dict({k: v.clone() for k, v in taesd.first_stage_model.state_dict().items()})
-        codec = autoencoder(vae_of(taesd, network, F64), **way)
-        generator = torch.Generator().manual_seed(1)
-        z, d = (torch.randn(2, 4, 8, 8, dtype=F64, generator=generator) for _ in range(2))
-        leaf = z.clone().requires_grad_()
-        image = codec.decode(leaf)
-        v = torch.randn(image.shape, dtype=F64, generator=generator)
-        (gradient,) = torch.autograd.grad(image, leaf, v)
-        h = 1e-6
-        slope = (codec.decode(z + h * d) - codec.decode(z - h * d)) / (2 * h)
-    expected = (v * slope).flatten(1).sum(1)
-    assert ((gradient * d).flatten(1).sum(1) - expected).abs().max() < 1e-5 * expected.abs().max()
-
-
-def test_blocks_of_the_decoders(host, taesd):
-    """What is checkpointed: residual, attention and sampling blocks of SD's VAE; the blocks of TAESD."""
-    from posterior.host.vae import units
-
-    names = [type(unit).__name__ for unit in units(narrow_kl().decoder)]
-    levels = ["ResnetBlock"] * 2, *(["ResnetBlock", "ResnetBlock", "Upsample"] for _ in range(3))
-    assert names == ["ResnetBlock", "AttnBlock", "ResnetBlock", *sum(levels, [])]
-    assert {type(unit).__name__ for unit in units(taesd.first_stage_model)} == {"Block"}
-
-
-@pytest.mark.parametrize("kind", ["taesd", "kl"])
-def test_tiles_are_exact(host, taesd, kind):
-    """A strip of three tiles: the picture is that of one piece, seams and borders included; so is TAESD's gradient."""
-    from posterior.host.differentiable import Economy
-
-    with torch.inference_mode(False):
-        network = narrow_kl() if kind == "kl" else type(taesd.first_stage_model)(latent_channels=4)
-        if kind == "taesd":
-            network.load_state_dict({k: v.clone() for k, v in taesd.first_stage_model.state_dict().items()})
-        codec = autoencoder(vae_of(taesd, network, F64), (32, 512), (4, 64))
-        z = torch.randn(1, 4, 4, 64, dtype=F64, generator=torch.Generator().manual_seed(2))
-        results = []
-        for economy in (Economy(), Economy(decoder=True, tile=24)):
-            codec.economy = economy
-            leaf = z.clone().requires_grad_()
-            image = codec.decode(leaf)
-            v = torch.randn(image.shape, dtype=F64, generator=torch.Generator().manual_seed(3))
-            (gradient,) = torch.autograd.grad(image, leaf, v)
-            results.append((image.detach(), gradient))
-    (whole, exact), (tiled, gradient) = results
-    torch.testing.assert_close(tiled, whole, rtol=1e-9, atol=1e-9)
-    if kind == "taesd":
-        torch.testing.assert_close(gradient, exact, rtol=1e-9, atol=1e-9)
-    else:
-        assert torch.cosine_similarity(gradient.flatten(), exact.flatten(), 0) > 0.97
-    assert not any("forward" in vars(module) for module in network.modules())
-    assert not any(type(module).__name__ == "WholeNorm" for module in network.modules())
-
-
-def test_forward_derivatives_of_the_decoder(host, taesd):
-    """What Gauss-Newton methods need: J v and J^T v of the real networks agree."""
-    from posterior.host.gradients import GradientScope
-
-    for network in (narrow_kl(), None):
-        vae = taesd if network is None else vae_of(taesd, network)
-        with GradientScope([vae.first_stage_model]), torch.inference_mode(False):
-            composed = Decoded(downscale(4, "box"), autoencoder(vae))
-            z, d = (torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(i)) for i in (3, 4))
-            linear = Linearised(composed, z)
-            v = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(5))
-            left, right = (v * linear.forward(d)).sum().item(), (linear.adjoint(v) * d).sum().item()
-        assert left == pytest.approx(right, rel=1e-3, abs=1e-3)
+        return comfy.sd.load_diffusion_model(
+            str(tiny_models.sd15(tmp_path_factory.mktemp("checkpoints") / "sd15.safetensors"))
+        )
 
 
 def measured(operator=None, size=(64, 64), noise: float = 0.05, batch: int = 1) -> Measurement:

@@ -75,7 +75,7 @@ def test_vjp_is_the_derivative(row: Row) -> None:
     A, x = operator(row), pictures(row)
     v, d = like(A(x)), like(x, 2)
     if "jpeg" in row.name or row.name in ("quantisation", "ordered dither", "random dither", "palette"):
-        pytest.skip("straight-through, see test_operator_references.py")
+        pytest.skip("straight-through, see test_operator_nonlinear.py")
     h = 1e-6
     numeric = ((A(x + h * d) - A(x - h * d)) * v).sum() / (2 * h)
     assert (A.vjp(x, v) * d).sum().item() == pytest.approx(numeric.item(), rel=1e-5)
@@ -85,7 +85,7 @@ def test_vjp_is_the_derivative(row: Row) -> None:
 def test_generalised_inverse(row: Row) -> None:
     """A(A^+(A(x))) = A(x)."""
     if not row.repeats:
-        pytest.skip("only nearly, and for photos: see test_operator_references.py")
+        pytest.skip("only nearly, and for photos: see test_operator_nonlinear.py")
     A, x = operator(row), pictures(row)
     y = A(x)
     try:

@@ -1,0 +1,109 @@
+"""The host's VAE as a differentiable function: values, gradients, tiles, blocks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from host_vaes import autoencoder, load_taesd, narrow_kl, vae_of
+from patch_codec import F64
+
+from posterior.operators.decoded import Decoded, Linearised
+from posterior.operators.downscale import downscale
+
+
+@pytest.fixture(scope="module")
+def taesd(host, tmp_path_factory):
+    return load_taesd(tmp_path_factory.mktemp("checkpoints") / "vae.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["taesd", "kl"])
+def test_decode_and_encode_are_the_host_s(host, taesd, kind):
+    vae = taesd if kind == "taesd" else vae_of(taesd, narrow_kl())
+    codec = autoencoder(vae)
+    z = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = vae.decode(z).movedim(-1, 1)
+        got = codec.decode(z)
+        assert (got < 0).any()  # not cut
+        torch.testing.assert_close(got.clamp(0, 1), expected)
+        pictures = torch.rand(2, 3, 64, 64)
+        torch.testing.assert_close(codec.encode(pictures), vae.encode(pictures.movedim(1, -1)))
+
+
+@pytest.mark.parametrize(
+    "kind, way",
+    [
+        ("taesd", {}), ("taesd", {"decoder": True, "tile": 64}), ("kl", {}), ("kl", {"decoder": True}),
+    ],
+)  # fmt: skip
+def test_gradients_of_the_decoder_against_differences(host, taesd, kind, way):
+    """Float64, in the ways of saving memory that leave nothing out."""
+    with torch.inference_mode(False):
+        network = narrow_kl() if kind == "kl" else type(taesd.first_stage_model)(latent_channels=4)
+        if kind == "taesd":
+            network.load_state_dict({k: v.clone() for k, v in taesd.first_stage_model.state_dict().items()})
+        codec = autoencoder(vae_of(taesd, network, F64), **way)
+        generator = torch.Generator().manual_seed(1)
+        z, d = (torch.randn(2, 4, 8, 8, dtype=F64, generator=generator) for _ in range(2))
+        leaf = z.clone().requires_grad_()
+        image = codec.decode(leaf)
+        v = torch.randn(image.shape, dtype=F64, generator=generator)
+        (gradient,) = torch.autograd.grad(image, leaf, v)
+        h = 1e-6
+        slope = (codec.decode(z + h * d) - codec.decode(z - h * d)) / (2 * h)
+    expected = (v * slope).flatten(1).sum(1)
+    assert ((gradient * d).flatten(1).sum(1) - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_blocks_of_the_decoders(host, taesd):
+    """What is checkpointed: residual, attention and sampling blocks of SD's VAE; the blocks of TAESD."""
+    from posterior.host.vae import units
+
+    names = [type(unit).__name__ for unit in units(narrow_kl().decoder)]
+    levels = ["ResnetBlock"] * 2, *(["ResnetBlock", "ResnetBlock", "Upsample"] for _ in range(3))
+    assert names == ["ResnetBlock", "AttnBlock", "ResnetBlock", *sum(levels, [])]
+    assert {type(unit).__name__ for unit in units(taesd.first_stage_model)} == {"Block"}
+
+
+@pytest.mark.parametrize("kind", ["taesd", "kl"])
+def test_tiles_are_exact(host, taesd, kind):
+    """A strip of three tiles: the picture is that of one piece, seams and borders included; so is TAESD's gradient."""
+    from posterior.host.differentiable import Economy
+
+    with torch.inference_mode(False):
+        network = narrow_kl() if kind == "kl" else type(taesd.first_stage_model)(latent_channels=4)
+        if kind == "taesd":
+            network.load_state_dict({k: v.clone() for k, v in taesd.first_stage_model.state_dict().items()})
+        codec = autoencoder(vae_of(taesd, network, F64), (32, 512), (4, 64))
+        z = torch.randn(1, 4, 4, 64, dtype=F64, generator=torch.Generator().manual_seed(2))
+        results = []
+        for economy in (Economy(), Economy(decoder=True, tile=24)):
+            codec.economy = economy
+            leaf = z.clone().requires_grad_()
+            image = codec.decode(leaf)
+            v = torch.randn(image.shape, dtype=F64, generator=torch.Generator().manual_seed(3))
+            (gradient,) = torch.autograd.grad(image, leaf, v)
+            results.append((image.detach(), gradient))
+    (whole, exact), (tiled, gradient) = results
+    torch.testing.assert_close(tiled, whole, rtol=1e-9, atol=1e-9)
+    if kind == "taesd":
+        torch.testing.assert_close(gradient, exact, rtol=1e-9, atol=1e-9)
+    else:
+        assert torch.cosine_similarity(gradient.flatten(), exact.flatten(), 0) > 0.97
+    assert not any("forward" in vars(module) for module in network.modules())
+    assert not any(type(module).__name__ == "WholeNorm" for module in network.modules())
+
+
+def test_forward_derivatives_of_the_decoder(host, taesd):
+    """What Gauss-Newton methods need: J v and J^T v of the real networks agree."""
+    from posterior.host.gradients import GradientScope
+
+    for network in (narrow_kl(), None):
+        vae = taesd if network is None else vae_of(taesd, network)
+        with GradientScope([vae.first_stage_model]), torch.inference_mode(False):
+            composed = Decoded(downscale(4, "box"), autoencoder(vae))
+            z, d = (torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(i)) for i in (3, 4))
+            linear = Linearised(composed, z)
+            v = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(5))
+            left, right = (v * linear.forward(d)).sum().item(), (linear.adjoint(v) * d).sum().item()
+        assert left == pytest.approx(right, rel=1e-3, abs=1e-3)
