@@ -13,7 +13,12 @@ from .views import log_picture
 
 
 class Dense(SpectralOperator):
-    """y = A x with a matrix, decomposed once: A = U diag(s) V^T with a full V, which only the spectrum needs.
+    """y = A x with a matrix, decomposed once: A = U diag(s) V^T.
+
+    The first m columns of V span the rows of A (V_m); the others, mostly very many, are never formed. With E the first m
+    unit vectors and E^T V_m = P Q the polar decomposition (P >= 0, Q orthogonal), one block reflection H gives them all:
+
+        H = I - W (I + P)^-1 W^T,    W = -V_m Q^T - E,    so that    H E = -V_m Q^T,    H H = I
 
     Args:
         matrix: A, `m CHW`, m <= CHW.
@@ -33,8 +38,13 @@ class Dense(SpectralOperator):
                 "give as many columns, and no more rows."
             )
         self.shape, self.matrix = tuple(shape), matrix
-        self.u, s, self.vh = torch.linalg.svd(matrix, full_matrices=True)
+        self.u, s, rows = torch.linalg.svd(matrix, full_matrices=False)
         self.s = torch.cat([s, s.new_zeros(matrix.shape[1] - len(s))])
+        p, lengths, q = torch.linalg.svd(rows.T[: len(s)])
+        self.turn = -p @ q
+        self.w = rows.T @ self.turn.T
+        self.w.diagonal().sub_(1)
+        self.inner = p @ torch.diag(1 / (1 + lengths)) @ p.T
 
     def image_shape(self, measurement_shape: tuple[int, ...]) -> tuple[int, int, int]:
         return self.shape
@@ -62,11 +72,16 @@ class Dense(SpectralOperator):
     def singular_values(self, image: Tensor) -> Tensor:
         return self.s
 
+    def _reflected(self, x: Tensor) -> Tensor:
+        return x - x @ self.w @ self.inner @ self.w.T
+
     def to_spectrum(self, x: Tensor) -> Tensor:
-        return x.flatten(1) @ self.vh.T
+        c, m = self._reflected(x.flatten(1)), len(self.u)
+        return torch.cat([c[:, :m] @ self.turn, c[:, m:]], 1)
 
     def from_spectrum(self, c: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
-        return (c @ self.vh).reshape(-1, *image_shape)
+        m = len(self.u)
+        return self._reflected(torch.cat([c[:, :m] @ self.turn.T, c[:, m:]], 1)).reshape(-1, *image_shape)
 
     def measurement_to_spectrum(self, y: Tensor) -> Tensor:
         return torch.nn.functional.pad(y @ self.u, (0, len(self.s) - len(self.u)))
