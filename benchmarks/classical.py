@@ -15,9 +15,8 @@ from torch import Tensor
 from ..operators.convolution import CircularConvolution
 from ..operators.identity import Identity
 from ..operators.inpainting import Inpainting
-from ..operators.krylov import conjugate_gradient
 from ..operators.measurement import Measurement
-from ..operators.smooth import negative_laplacian, smooth_inverse
+from ..operators.smooth import membrane, smooth_inverse, smoothest_inverse
 
 
 def total_variation(measurement: Measurement, weight: float, rounds: int = 60) -> Tensor:
@@ -36,16 +35,6 @@ def total_variation(measurement: Measurement, weight: float, rounds: int = 60) -
         z = shrink(x + dual, ths=0.02)
         dual = dual + x - z
     return x
-
-
-def tikhonov(measurement: Measurement, weight: float) -> Tensor:
-    """argmin norm(A x - y)^2 + weight norm(grad x)^2."""
-    operator, y = measurement.operator, measurement.y
-
-    def normal_equations(x: Tensor) -> Tensor:
-        return operator.adjoint(operator(x)) + weight * negative_laplacian(x)
-
-    return conjugate_gradient(normal_equations, operator.adjoint(y), tolerance=1e-5, iterations=150, warn=False)
 
 
 def each(function: Callable[[np.ndarray], np.ndarray], x: Tensor) -> Tensor:
@@ -69,10 +58,11 @@ def candidates(measurement: Measurement, quick: bool) -> dict[str, Callable[[], 
     elif isinstance(operator, Inpainting):
         mask = operator.keep[0, 0].numpy() == 0
         found["thin plate"] = lambda: smooth_inverse(operator, y, 1e-3)
+        found["membrane"] = lambda: smoothest_inverse(operator, y, 1e-4)
         found["biharmonic"] = lambda: each(lambda u: inpaint_biharmonic(u, mask, channel_axis=-1), y)
     elif isinstance(operator, CircularConvolution):
         for ratio in (1.0, 2.0, 4.0, 8.0):  # the Wiener filter for a spectrum of 1 / f^2, with free borders
-            found[f"Tikhonov, {ratio}"] = lambda r=ratio: tikhonov(measurement, 30 * r * sigma**2)
+            found[f"Tikhonov, {ratio}"] = lambda r=ratio: membrane(operator, y, 30 * r * sigma**2)
     else:
         found["bicubic"] = lambda: F.interpolate(y, scale_factor=4.0, mode="bicubic")
         found["thin plate"] = lambda: smooth_inverse(operator, y, 1e-3)

@@ -4,8 +4,15 @@ The range-space part of the prediction is replaced by what was measured (eq. 13)
 
     x0_hat(y) = x0_hat + A^+ (y - A x0_hat)
 
-which is consistent with y exactly. That is DDNM, for sigma_y = 0. With noise, DDNM+ (eq. 17-19) keeps the noise of
-the next state at sigma_s, of which the measurement brings a part. For singular values s_i of A:
+which is consistent with y exactly. That is DDNM, for sigma_y = 0. Any generalised inverse, A A^- A = A, keeps that
+true. The pseudo-inverse is the one with the smallest answer: it corrects what was measured and nothing beside it, as
+if the prediction's errors were white. Errors of pictures are smooth, and so can be the correction (ours; at the end of
+sampling, over a hole, it is Poisson image editing, https://doi.org/10.1145/882262.882269):
+
+    A^- r = argmin_d norm(grad d)    under    A d = r
+
+With noise, DDNM+ (eq. 17-19) keeps the noise of the next state at sigma_s, of which the measurement brings a part. For
+singular values s_i of A:
 
     lambda_i   = min(1, s_i sigma_s / (alpha_s sigma_y))
     x0_hat(y)  = x0_hat + V lambda V^T A^+ (y - A x0_hat)
@@ -25,6 +32,7 @@ import torch
 from torch import Tensor
 
 from ..operators.errors import Refusal
+from ..operators.smooth import smoothest_inverse
 from ..operators.spectral import SpectralOperator, pseudo_reciprocal
 from .base import Guidance
 from .state import Estimate, Level, State, Step
@@ -40,11 +48,16 @@ def renoise(x_s: Tensor, step: Step, operator: SpectralOperator, variance: Calla
 
 @dataclass(frozen=True)
 class DDNM(Guidance):
-    """DDNM where the measurement's sigma_y is 0, DDNM+ where it is not."""
+    """DDNM where the measurement's sigma_y is 0, DDNM+ where it is not.
+
+    Args:
+        smooth: corrects by the smoothest generalised inverse instead of A^+; for sigma_y = 0.
+    """
+
+    smooth: bool = False
 
     label = "DDNM"
     latent = "pictures"
-
     needs = ("linear",)
     whitens = True
 
@@ -55,6 +68,11 @@ class DDNM(Guidance):
                 f"DDNM with noise needs singular values, which {self.measurement.operator.label} does not have; "
                 "choose DiffPIR, or set the noise level to 0."
             )
+        if self.measurement.noisy and self.smooth:
+            raise Refusal(
+                "DDNM's smooth correction is for clean measurements; set the noise level to 0, or choose the "
+                "pseudo-inverse."
+            )
 
     def _share(self, s: Tensor, level: Level) -> Tensor:
         """lambda_i / s_i: how much of the residual's coefficient enters the estimate."""
@@ -63,7 +81,8 @@ class DDNM(Guidance):
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         operator, residual = self.measurement.operator, self.measurement.residual(x0)
         if not self.measurement.noisy:
-            return Estimate(x0 + operator.pinv(residual))
+            correction = smoothest_inverse(operator, residual) if self.smooth else operator.pinv(residual)
+            return Estimate(x0 + correction)
         share = self._share(operator.singular_values(x0), state.s or state.t)
         return Estimate(
             x0 + operator.from_spectrum(share * operator.measurement_to_spectrum(residual), tuple(x0.shape[1:]))

@@ -5,22 +5,19 @@ a correction c to meet them (Poisson image editing, Perez et al. 2003, https://d
 
     Laplacian(c) = 0 in U,    c = measured - v on the rim,    free at the borders of the picture
 
-so that an offset of colour is spread over U instead of standing at the rim as an edge. Solved by conjugate gradients,
-from coarse to fine, each colour on its own.
+so that an offset of colour is spread over U instead of standing at the rim as an edge.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .crop import Crop
 from .diagonal import Mask
 from .errors import Refusal
-from .krylov import conjugate_gradient
 from .measurement import Measurement
-from .smooth import negative_laplacian
+from .smooth import harmonic
 
 
 def keep_measured(measurement: Measurement, picture: Tensor) -> Tensor:
@@ -50,25 +47,3 @@ def keep_measured(measurement: Measurement, picture: Tensor) -> Tensor:
     batch = max(len(known), len(picture))
     known, keep, picture = (each.expand(batch, channels, -1, -1) for each in (known, keep, picture))
     return torch.where(keep, known, picture + harmonic(known - picture, keep))
-
-
-def harmonic(values: Tensor, keep: Tensor, smallest: int = 8) -> Tensor:
-    """The values where they are kept, and in between what has no Laplacian, `B C H W`.
-
-    Args:
-        keep: bool, the shape of values.
-        smallest: side from which on the equation is solved without a coarser one.
-    """
-    values, unknown = values * keep, (~keep).to(values)
-    if keep.all() or not keep.any():
-        return values
-    start = torch.zeros_like(values)
-    if min(values.shape[-2:]) > smallest:
-        share = F.avg_pool2d(keep.to(values), 2, ceil_mode=True)
-        mean = F.avg_pool2d(values, 2, ceil_mode=True) / share.clamp_min(1e-6)
-        start = F.interpolate(harmonic(mean, share > 0, smallest), scale_factor=2.0, mode="bilinear")
-        start = start[..., : values.shape[-2], : values.shape[-1]] * unknown
-    between = conjugate_gradient(
-        lambda c: unknown * negative_laplacian(unknown * c), -unknown * negative_laplacian(values), start, warn=False
-    )
-    return values + unknown * between

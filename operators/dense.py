@@ -15,8 +15,8 @@ from .views import log_picture
 class Dense(SpectralOperator):
     """y = A x with a matrix, decomposed once: A = U diag(s) V^T.
 
-    The first m columns of V span the rows of A (V_m); the others, mostly very many, are never formed. With E the first m
-    unit vectors and E^T V_m = P Q the polar decomposition (P >= 0, Q orthogonal), one block reflection H gives them all:
+    The first m columns of V span the rows of A (V_m); the others, mostly very many, are never formed. With E the first
+    m unit vectors and E^T V_m = P Q the polar decomposition, P >= 0, one block reflection H gives them all:
 
         H = I - W (I + P)^-1 W^T,    W = -V_m Q^T - E,    so that    H E = -V_m Q^T,    H H = I
 

@@ -1,13 +1,14 @@
-"""The smoothest picture that explains a measurement: where sampling or restoring can start, and a baseline."""
+"""The smoothest picture that explains a measurement: a start of sampling or restoring, a correction, a baseline."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .base import LinearOperator
+from .crop import Crop
+from .diagonal import Mask
 from .krylov import conjugate_gradient
 
 
@@ -20,6 +21,35 @@ def negative_laplacian(x: Tensor) -> Tensor:
         out.narrow(dim, 0, n).sub_(d)
         out.narrow(dim, 1, n).add_(d)
     return out
+
+
+def membrane(
+    operator: LinearOperator, y: Tensor, weight: float, tolerance: float = 1e-6, iterations: int = 300
+) -> Tensor:
+    """argmin_x norm(A x - y)^2 + weight norm(grad x)^2, `B C H W`, by conjugate gradients."""
+
+    def normal_equations(x: Tensor) -> Tensor:
+        return operator.adjoint(operator.forward(x)) + weight * negative_laplacian(x)
+
+    return conjugate_gradient(normal_equations, operator.adjoint(y), None, tolerance, iterations, warn=False)
+
+
+def smoothest_inverse(operator: LinearOperator, y: Tensor, tolerance: float = 0.01) -> Tensor:
+    """argmin_x norm(grad x) under A x = y, `B C H W`: the generalised inverse of A with the smoothest answer.
+
+    Where pixels were measured that is their harmonic continuation, otherwise the limit of `membrane`, by a small
+    weight; A x = y holds to rounding in any case.
+
+    Args:
+        y: `B ...`, in the range of A.
+        tolerance: relative error of what the measurement leaves open.
+    """
+    if isinstance(operator, Mask | Crop):
+        known = operator.adjoint(y)
+        keep = operator.singular_values(known).to(known) > 0
+        return harmonic(known, keep.expand_as(known), tolerance)
+    x = membrane(operator, y, 1e-3, tolerance, 100)
+    return x + operator.pinv(y - operator.forward(x))
 
 
 def smooth_inverse(operator: LinearOperator, y: Tensor, weight: float = 0.002, iterations: int = 300) -> Tensor:
@@ -35,12 +65,36 @@ def smooth_inverse(operator: LinearOperator, y: Tensor, weight: float = 0.002, i
         iterations: cap of the conjugate gradients, each time; a start need not be exact.
     """
 
-    def solve(energy: Callable[[Tensor], Tensor], weight: float, start: Tensor | None) -> Tensor:
-        def normal_equations(x: Tensor) -> Tensor:
-            return operator.adjoint(operator.forward(x)) + weight * energy(x)
+    def normal_equations(x: Tensor) -> Tensor:
+        bent = negative_laplacian(negative_laplacian(x))
+        return operator.adjoint(operator.forward(x)) + weight * bent
 
-        # inside a hole only the small energy speaks, so the residual must become very small to be right there
-        return conjugate_gradient(normal_equations, operator.adjoint(y), start, 1e-6, iterations, warn=False)
+    # inside a hole only the small energy speaks, so the residual must become very small to be right there
+    start = membrane(operator, y, 5 * weight, 1e-6, iterations)
+    return conjugate_gradient(normal_equations, operator.adjoint(y), start, 1e-6, iterations, warn=False)
 
-    membrane = solve(negative_laplacian, 5 * weight, None)
-    return solve(lambda x: negative_laplacian(negative_laplacian(x)), weight, membrane)
+
+def harmonic(values: Tensor, keep: Tensor, tolerance: float | None = None, smallest: int = 8) -> Tensor:
+    """The values where they are kept, and in between what has no Laplacian, `B C H W`.
+
+    Solved by conjugate gradients, from coarse to fine, each colour on its own.
+
+    Args:
+        keep: bool, the shape of values.
+        tolerance: as in `conjugate_gradient`.
+        smallest: side from which on the equation is solved without a coarser one.
+    """
+    values, unknown = values * keep, (~keep).to(values)
+    if keep.all() or not keep.any():
+        return values
+    start = torch.zeros_like(values)
+    if min(values.shape[-2:]) > smallest:
+        share = F.avg_pool2d(keep.to(values), 2, ceil_mode=True)
+        mean = F.avg_pool2d(values, 2, ceil_mode=True) / share.clamp_min(1e-6)
+        start = F.interpolate(harmonic(mean, share > 0, tolerance, smallest), scale_factor=2.0, mode="bilinear")
+        start = start[..., : values.shape[-2], : values.shape[-1]] * unknown
+    between = conjugate_gradient(
+        lambda c: unknown * negative_laplacian(unknown * c), -unknown * negative_laplacian(values), start,
+        tolerance, warn=False,
+    )  # fmt: skip
+    return values + unknown * between

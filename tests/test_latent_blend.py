@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from posterior.operators.blend import harmonic, keep_measured
+from posterior.operators.blend import keep_measured
 from posterior.operators.convolution import convolution
 from posterior.operators.crop import Crop
 from posterior.operators.errors import Refusal
@@ -16,6 +16,7 @@ from posterior.operators.inpainting import Inpainting, Mosaic, RandomPixels
 from posterior.operators.kernels import gaussian
 from posterior.operators.measurement import Measurement
 from posterior.operators.noise import GaussianNoise
+from posterior.operators.smooth import harmonic
 from posterior.photos import load_photo
 
 F64 = torch.float64
