@@ -24,11 +24,19 @@ class DDNMNode(io.ComfyNode):
             "PosteriorDDNM", "DDNM (Keeps What Was Seen)",
             "Null-space guidance: what was measured is kept, the model fills in the rest. Fast, nothing to tune. For "
             "masks, blur, upscaling and other linear damage.",
+            later=(
+                io.Combo.Input(
+                    "correction", options=["pseudo-inverse", "smooth"], default="pseudo-inverse", optional=True,
+                    tooltip="pseudo-inverse: the model is corrected where something was measured (the paper). smooth: the "
+                    "correction is carried on into what was not, so that a hole meets its rim; for measurements without "
+                    "noise. Start with smooth for holes and lost pixels.",
+                ),
+            ),
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, measurement, guidance=None, vae=None) -> io.NodeOutput:
-        return chain(lambda: DDNM(measurement), guidance, vae)
+    def execute(cls, measurement, guidance=None, vae=None, correction="pseudo-inverse") -> io.NodeOutput:
+        return chain(lambda: DDNM(measurement, correction == "smooth"), guidance, vae)
 
 
 class DiffPIRNode(io.ComfyNode):

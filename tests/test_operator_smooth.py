@@ -1,0 +1,92 @@
+"""The smoothest pictures that explain a measurement, against dense algebra."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from posterior.guidance.ddnm import DDNM
+from posterior.guidance.state import Level, predict
+from posterior.operators.base import LinearOperator
+from posterior.operators.convolution import CircularConvolution
+from posterior.operators.crop import Crop
+from posterior.operators.downscale import downscale
+from posterior.operators.errors import Refusal
+from posterior.operators.inpainting import Inpainting, RandomPixels
+from posterior.operators.kernels import gaussian
+from posterior.operators.measurement import Measurement
+from posterior.operators.noise import GaussianNoise
+from posterior.operators.smooth import membrane, smooth_inverse, smoothest_inverse
+
+F64 = torch.float64
+SIZE = 12
+OPERATORS = {
+    "lost pixels": lambda: RandomPixels(0.6, 1),
+    "hole": lambda: Inpainting(torch.nn.functional.pad(torch.ones(1, 1, 5, 6, dtype=F64), (3, 3, 4, 3))),
+    "wider frame": lambda: Crop(3, 0, 2, 1),
+    "smaller": lambda: downscale(3, "box"),
+    "blurred": lambda: CircularConvolution(gaussian(0.6).to(F64)),
+}
+
+
+def picture(count: int = 1) -> Tensor:
+    return torch.randn(count, 1, SIZE, SIZE, dtype=F64, generator=torch.Generator().manual_seed(0))
+
+
+def matrix_of(operator: LinearOperator) -> Tensor:
+    unit = torch.eye(SIZE * SIZE, dtype=F64).reshape(-1, 1, SIZE, SIZE)
+    return operator.forward(unit).flatten(1).T
+
+
+def laplacian() -> Tensor:
+    """D^T D with D the differences between neighbours, written down as Kronecker products."""
+    d = torch.eye(SIZE, dtype=F64).diff(dim=0)
+    one = torch.eye(SIZE, dtype=F64)
+    return torch.kron(d.T @ d, one) + torch.kron(one, d.T @ d)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_smoothest_inverse_is_that_of_a_dense_solve(name):
+    """argmin d^T L d under A d = y by its Lagrange equations."""
+    operator = OPERATORS[name]()
+    y = operator.forward(picture())
+    a, n = matrix_of(operator), SIZE * SIZE
+    rows = a[a.abs().sum(1) > 0]  # a mask has empty ones
+    kkt = torch.cat([torch.cat([laplacian(), rows.T], 1), torch.cat([rows, torch.zeros(len(rows), len(rows))], 1)])
+    right = torch.cat([torch.zeros(n, dtype=F64), y.flatten()[a.abs().sum(1) > 0]])
+    expected = torch.linalg.lstsq(kkt, right).solution[:n].reshape(1, 1, SIZE, SIZE)
+    got = smoothest_inverse(operator, y, 1e-12)
+    assert (got - expected).norm() < (5e-3 if name == "smaller" else 1e-8) * expected.norm()
+    torch.testing.assert_close(operator.forward(got), y, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_membrane_and_the_plate_are_those_of_a_dense_solve(name):
+    operator = OPERATORS[name]()
+    y, a = operator.forward(picture()), matrix_of(operator)
+    energies = {"membrane": laplacian(), "plate": laplacian() @ laplacian()}
+    got = {"membrane": membrane(operator, y, 0.05, 1e-12), "plate": smooth_inverse(operator, y, 0.05)}
+    for key, energy in energies.items():
+        expected = torch.linalg.solve(a.T @ a + 0.05 * energy, a.T @ y.flatten())
+        torch.testing.assert_close(got[key].flatten(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_smooth_correction_undoes_an_offset_and_keeps_what_was_measured(name):
+    """With the truth in another brightness as prediction; the pseudo-inverse leaves it where nothing was measured."""
+    truth, operator = picture(2), OPERATORS[name]()
+    measurement = Measurement.simulate(operator, truth, GaussianNoise(0.0), 0)
+    state = predict(lambda x, t: truth + 0.3, torch.zeros_like(truth), Level(1.0, 0.5))
+    answers = [DDNM(measurement, smooth).estimate(state, state.x0).x0 for smooth in (True, False)]
+    for answer in answers:
+        torch.testing.assert_close(operator.forward(answer), measurement.y, rtol=1e-8, atol=1e-8)
+    assert (answers[0] - truth).abs().max() < 0.01
+    if isinstance(operator, RandomPixels | Inpainting | Crop):
+        assert (answers[1] - truth).abs().max() == pytest.approx(0.3)
+
+
+def test_a_smooth_correction_of_noise_is_refused():
+    measurement = Measurement.simulate(RandomPixels(0.5, 1), picture(), GaussianNoise(0.1), 0)
+    with pytest.raises(Refusal, match="for clean measurements"):
+        DDNM(measurement, True)
