@@ -37,7 +37,9 @@ def automatic(
         trust = trust_for(measurement, restore)
         words = f"DiffPIR, because the damage is linear and there is noise; trust {trust:g}"
         return DiffPIR(measurement, trust, PHOTOS), words
-    return DDNM(measurement), "DDNM, because the damage is linear and there is no noise"
+    smooth = measurement.operator.pixels
+    words = "; smooth correction, because some pixels are known and others not" if smooth else ""
+    return DDNM(measurement, smooth), f"DDNM, because the damage is linear and there is no noise{words}"
 
 
 def trust_for(measurement: Measurement, restore: bool) -> float:

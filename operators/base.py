@@ -44,6 +44,8 @@ class Operator(ABC):
     label: str = "operator"
     #: whether y is itself a picture, so that a damaged IMAGE can be a measurement
     pictorial: bool = True
+    #: whether what is measured are pixels of the picture as they are, so that the others can be continued from them
+    pixels: bool = False
 
     @property
     def batch(self) -> int:

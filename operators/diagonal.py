@@ -54,6 +54,8 @@ class Weight(Diagonal):
 class Mask(Diagonal):
     """y = keep * x with keep in {0, 1}; y is 0 where nothing was measured. A subclass gives `singular_values`."""
 
+    pixels = True
+
     def support(self, y: Tensor) -> Tensor:
         keep = self.singular_values(y)
         return keep.expand(max(keep.shape[0], y.shape[0]), *y.shape[1:])
