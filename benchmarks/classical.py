@@ -16,7 +16,7 @@ from ..operators.convolution import CircularConvolution
 from ..operators.identity import Identity
 from ..operators.inpainting import Inpainting
 from ..operators.measurement import Measurement
-from ..operators.smooth import membrane, smooth_inverse, smoothest_inverse
+from ..operators.smooth import harmonic, membrane, smooth_inverse
 
 
 def total_variation(measurement: Measurement, weight: float, rounds: int = 60) -> Tensor:
@@ -58,7 +58,7 @@ def candidates(measurement: Measurement, quick: bool) -> dict[str, Callable[[], 
     elif isinstance(operator, Inpainting):
         mask = operator.keep[0, 0].numpy() == 0
         found["thin plate"] = lambda: smooth_inverse(operator, y, 1e-3)
-        found["membrane"] = lambda: smoothest_inverse(operator, y, 1e-4)
+        found["membrane"] = lambda: harmonic(y, (operator.keep > 0).expand_as(y))
         found["biharmonic"] = lambda: each(lambda u: inpaint_biharmonic(u, mask, channel_axis=-1), y)
     elif isinstance(operator, CircularConvolution):
         for ratio in (1.0, 2.0, 4.0, 8.0):  # the Wiener filter for a spectrum of 1 / f^2, with free borders

@@ -64,6 +64,7 @@ METHODS: list[tuple[str, str, int, Callable[[Measurement], Guidance]]] = [
     ("DDRM", "none", 0, DDRM),
     ("SNIPS", "none", 0, SNIPS),
     ("DiffPIR", "none", 0, DiffPIR),
+    ("DiffPIR, smooth", "none", 0, lambda m: DiffPIR(m, smooth=True)),
     ("DDS", "none", 0, DDS),
     ("MPGD", "none", 0, MPGD),
     ("Noised projection", "none", 0, NoisedProjection),
@@ -285,7 +286,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
     rows = step_costs(96 if quick else 256, 9 if quick else 3)
-    others = peers(64 if quick else 128, 10, 5)
+    others = peers(64 if quick else 128, 10, 9)
     print(json.dumps({"rows": rows, "peers": others}))
 
 

@@ -36,10 +36,8 @@ def automatic(
     if measurement.noisy:
         trust = trust_for(measurement, restore)
         words = f"DiffPIR, because the damage is linear and there is noise; trust {trust:g}"
-        return DiffPIR(measurement, trust, PHOTOS), words
-    smooth = measurement.operator.pixels
-    words = "; smooth correction, because some pixels are known and others not" if smooth else ""
-    return DDNM(measurement, smooth), f"DDNM, because the damage is linear and there is no noise{words}"
+        return DiffPIR(measurement, trust, PHOTOS, smooth=True), words
+    return DDNM(measurement, smooth=True), "DDNM, because the damage is linear and there is no noise"
 
 
 def trust_for(measurement: Measurement, restore: bool) -> float:

@@ -4,20 +4,16 @@ The range-space part of the prediction is replaced by what was measured (eq. 13)
 
     x0_hat(y) = x0_hat + A^+ (y - A x0_hat)
 
-which is consistent with y exactly. That is DDNM, for sigma_y = 0. Any generalised inverse, A A^- A = A, keeps that
-true. The pseudo-inverse is the one with the smallest answer: it corrects what was measured and nothing beside it, as
-if the prediction's errors were white. Errors of pictures are smooth, and so can be the correction (ours; at the end of
-sampling, over a hole, it is Poisson image editing, https://doi.org/10.1145/882262.882269):
-
-    A^- r = argmin_d norm(grad d)    under    A d = r
-
-With noise, DDNM+ (eq. 17-19) keeps the noise of the next state at sigma_s, of which the measurement brings a part. For
-singular values s_i of A:
+which is consistent with y exactly. That is DDNM, for sigma_y = 0. With noise, DDNM+ (eq. 17-19) keeps the noise of
+the next state at sigma_s, of which the measurement brings a part. For singular values s_i of A:
 
     lambda_i   = min(1, s_i sigma_s / (alpha_s sigma_y))
     x0_hat(y)  = x0_hat + V lambda V^T A^+ (y - A x0_hat)
     Phi_i      = sigma_s^2 - (alpha_s lambda_i sigma_y / s_i)^2,    s_i > 0
     x_s        = alpha_s x0_hat(y) + V sqrt(Phi) z    where s_i > 0, and DDIM's own step where s_i = 0
+
+Any generalised inverse in the place of A^+ is as consistent with y. With `smooth` (ours) the correction is continued
+into pixels that were not measured, see `operators.smooth.continued`.
 
 The paper takes the ancestral step's variance as the budget; we follow its code (eq. 51 at eta = 0), whose budget is
 all of sigma_s^2, which works for any sampler. Other samplers than the Guided DDIM use x0_hat(y) only.
@@ -32,7 +28,7 @@ import torch
 from torch import Tensor
 
 from ..operators.errors import Refusal
-from ..operators.smooth import smoothest_inverse
+from ..operators.smooth import continued
 from ..operators.spectral import SpectralOperator, pseudo_reciprocal
 from .base import Guidance
 from .state import Estimate, Level, State, Step
@@ -51,7 +47,7 @@ class DDNM(Guidance):
     """DDNM where the measurement's sigma_y is 0, DDNM+ where it is not.
 
     Args:
-        smooth: corrects by the smoothest generalised inverse instead of A^+; for sigma_y = 0.
+        smooth: whether the correction is continued into what was not measured.
     """
 
     smooth: bool = False
@@ -68,11 +64,6 @@ class DDNM(Guidance):
                 f"DDNM with noise needs singular values, which {self.measurement.operator.label} does not have; "
                 "choose DiffPIR, or set the noise level to 0."
             )
-        if self.measurement.noisy and self.smooth:
-            raise Refusal(
-                "DDNM's smooth correction is for clean measurements; set the noise level to 0, or choose the "
-                "pseudo-inverse."
-            )
 
     def _share(self, s: Tensor, level: Level) -> Tensor:
         """lambda_i / s_i: how much of the residual's coefficient enters the estimate."""
@@ -81,12 +72,12 @@ class DDNM(Guidance):
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         operator, residual = self.measurement.operator, self.measurement.residual(x0)
         if not self.measurement.noisy:
-            correction = smoothest_inverse(operator, residual) if self.smooth else operator.pinv(residual)
-            return Estimate(x0 + correction)
-        share = self._share(operator.singular_values(x0), state.s or state.t)
-        return Estimate(
-            x0 + operator.from_spectrum(share * operator.measurement_to_spectrum(residual), tuple(x0.shape[1:]))
-        )
+            correction = operator.pinv(residual)
+        else:
+            share = self._share(operator.singular_values(x0), state.s or state.t)
+            spectrum = share * operator.measurement_to_spectrum(residual)
+            correction = operator.from_spectrum(spectrum, tuple(x0.shape[1:]))
+        return Estimate(x0 + (continued(operator, correction) if self.smooth else correction))
 
     def transition(self, x_s: Tensor, step: Step) -> Tensor:
         if not self.measurement.noisy or step.s.sigma == 0:

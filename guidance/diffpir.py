@@ -11,7 +11,8 @@ each step washes it out again, deterministic samplers keep it. With c < infinity
     rho_t = lambda sigma_y^2 / r_t^2 = lambda sigma_y^2 (1 / sigma_bar_t^2 + 1 / c)
 
 Its step is DDIM's with v = sqrt(zeta) sigma_s: choose that noise rule in the Guided DDIM sampler. At sigma_y = 0 the
-limit rho to 0 is taken exactly, x0_hat + A^+ (y - A x0_hat).
+limit rho to 0 is taken exactly, x0_hat + A^+ (y - A x0_hat). With `smooth` the correction is continued into what was
+not measured, as in `ddnm`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..operators.smooth import continued
 from .base import Guidance
 from .state import Estimate, State
 
@@ -36,10 +38,12 @@ class DiffPIR(Guidance):
         trust: the paper's lambda, how much the prior weighs against the data; 1 weighs a white prior rightly,
             larger is smoother, smaller follows the measurement (and its noise) more closely.
         deviation: sqrt(c), standard deviation of the pictures in the model's unit; infinity is the paper's formula.
+        smooth: whether the correction is continued into what was not measured.
     """
 
     trust: float = 1.0
     deviation: float = math.inf
+    smooth: bool = False
 
     label = "DiffPIR"
     latent = "pictures"
@@ -49,7 +53,9 @@ class DiffPIR(Guidance):
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         operator = self.measurement.operator
         if not self.measurement.noisy:
-            return Estimate(x0 + operator.pinv(self.measurement.residual(x0)))
-        precision = (state.t.alpha / state.t.sigma) ** 2 + (state.t.scale / self.deviation) ** 2
-        rho = self.trust * self.measurement.noise.sigma**2 * precision
-        return Estimate(operator.prox(x0, self.measurement.y, max(rho, 1e-8)))
+            corrected = x0 + operator.pinv(self.measurement.residual(x0))
+        else:
+            precision = (state.t.alpha / state.t.sigma) ** 2 + (state.t.scale / self.deviation) ** 2
+            rho = self.trust * self.measurement.noise.sigma**2 * precision
+            corrected = operator.prox(x0, self.measurement.y, max(rho, 1e-8))
+        return Estimate(x0 + continued(operator, corrected - x0) if self.smooth else corrected)

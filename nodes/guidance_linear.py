@@ -17,6 +17,15 @@ from ..guidance.tmpd import TMPD
 from .guidance import chain, deviation_input, jacobian_input, schema
 
 
+def correction_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "correction", options=["smooth", "pseudo-inverse"], default="smooth", optional=True,
+        tooltip="How the model's picture is put right around holes and lost pixels. smooth: the correction goes on into what "
+        "was not seen, so that a hole meets its rim. pseudo-inverse: only where something was seen, as in the papers. "
+        "Other damage is treated alike by both. Start with smooth.",
+    )  # fmt: skip
+
+
 class DDNMNode(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -24,18 +33,11 @@ class DDNMNode(io.ComfyNode):
             "PosteriorDDNM", "DDNM (Keeps What Was Seen)",
             "Null-space guidance: what was measured is kept, the model fills in the rest. Fast, nothing to tune. For "
             "masks, blur, upscaling and other linear damage.",
-            later=(
-                io.Combo.Input(
-                    "correction", options=["pseudo-inverse", "smooth"], default="pseudo-inverse", optional=True,
-                    tooltip="pseudo-inverse: the model is corrected where something was measured (the paper). smooth: the "
-                    "correction is carried on into what was not, so that a hole meets its rim; for measurements without "
-                    "noise. Start with smooth for holes and lost pixels.",
-                ),
-            ),
+            later=(correction_input(),),
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, measurement, guidance=None, vae=None, correction="pseudo-inverse") -> io.NodeOutput:
+    def execute(cls, measurement, guidance=None, vae=None, correction="smooth") -> io.NodeOutput:
         return chain(lambda: DDNM(measurement, correction == "smooth"), guidance, vae)
 
 
@@ -58,12 +60,15 @@ class DiffPIRNode(io.ComfyNode):
                     "models). Smaller keeps the noise out of what the measurement hardly shows; 1000 is the paper's "
                     "formula. Start with 0.5.",
                 ),
+                correction_input(),
             ),
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, measurement, trust, guidance=None, vae=None, deviation=PHOTOS) -> io.NodeOutput:
-        return chain(lambda: DiffPIR(measurement, trust, deviation), guidance, vae)
+    def execute(
+        cls, measurement, trust, guidance=None, vae=None, deviation=PHOTOS, correction="smooth"
+    ) -> io.NodeOutput:
+        return chain(lambda: DiffPIR(measurement, trust, deviation, correction == "smooth"), guidance, vae)
 
 
 class PiGDMNode(io.ComfyNode):

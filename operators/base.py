@@ -44,8 +44,8 @@ class Operator(ABC):
     label: str = "operator"
     #: whether y is itself a picture, so that a damaged IMAGE can be a measurement
     pictorial: bool = True
-    #: whether what is measured are pixels of the picture as they are, so that the others can be continued from them
-    pixels: bool = False
+    #: whether each number of the picture is measured on its own or not at all, so that others can be continued from it
+    local: bool = False
 
     @property
     def batch(self) -> int:

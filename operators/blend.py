@@ -13,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .crop import Crop
+from .diagonal import Mask
 from .errors import Refusal
 from .measurement import Measurement
 from .smooth import harmonic
@@ -29,7 +31,7 @@ def keep_measured(measurement: Measurement, picture: Tensor) -> Tensor:
         Refusal: when what was measured are not pixels, or the picture is too small.
     """
     operator = measurement.operator
-    if not operator.pixels:
+    if not isinstance(operator, Mask | Crop):
         raise Refusal(
             f"{operator.label} measures no pixels that could be kept; this is for masks, lost pixels and outpainting."
         )

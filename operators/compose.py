@@ -88,7 +88,7 @@ class WeightedSpectral(SpectralOperator, LinearComposition):
 
     def __init__(self, outer: Diagonal, inner: SpectralOperator):
         super().__init__(outer, inner)
-        self.aligned = inner.aligned
+        self.aligned, self.local = inner.aligned, inner.local
         self._cache = Cache()
 
     def singular_values(self, image: Tensor) -> Tensor:

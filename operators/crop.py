@@ -21,7 +21,7 @@ class Crop(SpectralOperator):
 
     label = "Outpainting"
     aligned = True
-    pixels = True
+    local = True
 
     def __init__(self, left: int, top: int, right: int, bottom: int):
         if min(left, top, right, bottom) < 0 or max(left, top, right, bottom) == 0:

@@ -11,6 +11,7 @@ class Diagonal(SpectralOperator):
     """y = s * x with s >= 0. A subclass gives `singular_values`, `B C H W` up to broadcasting; 0 is not measured."""
 
     aligned = True
+    local = True
 
     def to_spectrum(self, x: Tensor) -> Tensor:
         return x
@@ -53,8 +54,6 @@ class Weight(Diagonal):
 
 class Mask(Diagonal):
     """y = keep * x with keep in {0, 1}; y is 0 where nothing was measured. A subclass gives `singular_values`."""
-
-    pixels = True
 
     def support(self, y: Tensor) -> Tensor:
         keep = self.singular_values(y)

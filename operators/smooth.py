@@ -32,22 +32,18 @@ def membrane(
     return conjugate_gradient(normal_equations, operator.adjoint(y), None, tolerance, iterations, warn=False)
 
 
-def smoothest_inverse(operator: LinearOperator, y: Tensor, tolerance: float = 0.01) -> Tensor:
-    """argmin_x norm(grad x) under A x = y, `B C H W`: the generalised inverse of A with the smoothest answer.
+def continued(operator: LinearOperator, correction: Tensor) -> Tensor:
+    """argmin_d norm(grad d) with d = correction where the picture was measured, `B C H W`.
 
-    Where pixels were measured that is their harmonic continuation, otherwise the limit of `membrane`, by a small
-    weight; A x = y holds to rounding in any case.
-
-    Args:
-        y: `B ...`, in the range of A.
-        tolerance: relative error of what the measurement leaves open.
+    A data step corrects what was measured and nothing beside it, as if the errors of a prediction were white. They are
+    smooth, like pictures: a hole whose rim is too dark is too dark itself. Over a hole, at the end of sampling, this is
+    Poisson image editing (Perez et al. 2003, https://doi.org/10.1145/882262.882269). Of operators that do not measure
+    the numbers of a picture one by one the correction is returned as it is.
     """
-    if operator.pixels:
-        known = operator.adjoint(y)
-        keep = operator.singular_values(known).to(known) > 0
-        return harmonic(known, keep.expand_as(known), tolerance)
-    x = membrane(operator, y, 1e-3, tolerance, 100)
-    return x + operator.pinv(y - operator.forward(x))
+    if not operator.local:
+        return correction
+    keep = operator.singular_values(correction) > 0
+    return harmonic(correction, keep.expand_as(correction), 0.01)
 
 
 def smooth_inverse(operator: LinearOperator, y: Tensor, weight: float = 0.002, iterations: int = 300) -> Tensor:

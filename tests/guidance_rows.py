@@ -144,7 +144,6 @@ ROWS = [
     Row("MMPS", lambda m: MMPS(m, 200), lambda d: d.m + d.V @ d.A.T @ d.evidence(d.V) @ d.r),
     Row("TMPD", TMPD, _tmpd),
     Row("DDNM", DDNM, lambda d: _directions(d, torch.ones_like), clean=True),
-    Row("DDNM smooth", lambda m: DDNM(m, smooth=True), clean=True),
     Row(
         "DDNM+", DDNM, lambda d: _directions(d, lambda s: (s * d.s.sigma / d.s.alpha / d.sigma).clamp_max(1)),
     ),
