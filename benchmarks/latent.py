@@ -41,6 +41,7 @@ CASES = {
     "DPS, TAESD, CFG": ("taesd", {}, 7.0),
     "DPS, TAESD, model checkpointed": ("taesd", {"out_of_place": True, "checkpoint": True}, 1.0),
     "DPS, VAE, model checkpointed": ("vae", {"out_of_place": True, "checkpoint": True}, 1.0),
+    "DPS, VAE, model checkpointed, CFG": ("vae", {"out_of_place": True, "checkpoint": True}, 7.0),
     "DPS, VAE and model checkpointed": ("vae", {"decoder": True, "out_of_place": True, "checkpoint": True}, 1.0),
     "DPS, VAE in tiles": ("vae", {"decoder": True, "out_of_place": True, "checkpoint": True, "tile": 32}, 1.0),
 }
