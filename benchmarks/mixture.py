@@ -39,6 +39,7 @@ from ..guidance.projection import NoisedProjection
 from ..guidance.score_ald import ScoreALD
 from ..guidance.snips import SNIPS
 from ..guidance.state import Level
+from ..guidance.stsl import STSL
 from ..guidance.tmpd import TMPD
 from ..operators.dense import Dense
 from ..operators.measurement import Measurement
@@ -53,6 +54,7 @@ METHODS: dict[str, Callable[[Measurement], Guidance]] = {
     "DPS": lambda m: DPS(m, 0.1),
     "DPS, no Jacobian": lambda m: DPS(m, 0.1, False),
     "LGD-MC": lambda m: LGDMC(m, 0.1),
+    "STSL": lambda m: STSL(m, 0.1),
     "DSG": DSG,
     "MCG": lambda m: MCG(m, 0.1),
     "MPGD": lambda m: MPGD(m, 0.1),

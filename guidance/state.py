@@ -45,6 +45,8 @@ class State:
         s: the level that the step goes to, where the sampler says.
         x0: x0_hat = E[x_0|x_t], the prior's denoised prediction, `B C H W`.
         vjp: v to J^T v with J = d x0_hat / d x_t; None unless the guidance asked for it. May be called often.
+        elsewhere: another state of the same level to its own (x0_hat, vjp), whose vjp is for one use; None as vjp is.
+            Costs a model call.
         progress: part of the sampling that is done, 0 at the start, 1 at the end.
         index: number of the step, from 0.
     """
@@ -53,6 +55,7 @@ class State:
     t: Level
     x0: Tensor
     vjp: Callable[[Tensor], Tensor] | None = None
+    elsewhere: Callable[[Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]] | None = None
     s: Level | None = None
     progress: float = 0.0
     index: int = 0
@@ -157,6 +160,10 @@ def predict(
 ) -> State:
     """The State of a plain denoiser `(x_t, t) -> x0_hat` at x_t; `calls` as in `differentiate`."""
     if jacobian:
-        x0, vjp = differentiate(lambda leaf: denoiser(leaf, t), x_t, calls)
-        return State(x_t, t, x0, vjp, **fields)
+
+        def at_level(x: Tensor) -> Tensor:
+            return denoiser(x, t)
+
+        x0, vjp = differentiate(at_level, x_t, calls)
+        return State(x_t, t, x0, vjp, lambda x: differentiate(at_level, x, 1), **fields)
     return State(x_t, t, denoiser(x_t, t), **fields)

@@ -6,7 +6,8 @@ from comfy_api.latest import io
 
 from ..guidance.psld import PSLD
 from ..guidance.resample import ReSample
-from .guidance import chain, schema
+from ..guidance.stsl import STSL
+from .guidance import chain, schema, strength_input
 
 
 class PSLDNode(io.ComfyNode):
@@ -61,4 +62,28 @@ class ReSampleNode(io.ComfyNode):
         return chain(lambda: ReSample(measurement, every, gamma, iterations), guidance, vae)
 
 
-NODES = [PSLDNode, ReSampleNode]
+class STSLNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            "PosteriorSTSL", "STSL (Second-Order DPS)",
+            "DPS that also seeks states in which the model is sure of the picture. Any damage, latent and pixel models. "
+            "Costs two model calls and two backward passes in each step.",
+            strength_input(),
+            io.Float.Input(
+                "sureness", default=0.02, min=0.0, max=10.0, step=0.001,
+                tooltip="Pull towards states in which the model is sure (gamma, no unit). Larger is smoother; 0 is DPS. Start "
+                "with 0.02.",
+            ),
+            io.Int.Input(
+                "seed", default=0, min=0, max=2**53,
+                tooltip="Chooses the random directions in which the model is asked how sure it is. Start with 0.",
+            ),
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, measurement, strength, sureness, seed, guidance=None, vae=None) -> io.NodeOutput:
+        return chain(lambda: STSL(measurement, strength, sureness, seed), guidance, vae)
+
+
+NODES = [PSLDNode, ReSampleNode, STSLNode]

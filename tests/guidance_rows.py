@@ -28,6 +28,7 @@ from posterior.guidance.projection import NoisedProjection
 from posterior.guidance.score_ald import ScoreALD, ScoreALDNormalised
 from posterior.guidance.snips import SNIPS
 from posterior.guidance.state import Level
+from posterior.guidance.stsl import STSL
 from posterior.guidance.tmpd import TMPD
 from posterior.operators.dense import Dense
 from posterior.operators.measurement import Measurement
@@ -123,6 +124,7 @@ ROWS = [
     Row("Score-ALD constant", lambda m: ScoreALD(m, 0.5, "constant"), lambda d: _ald(d, 0.25)),
     Row("Score-ALD normalised", lambda m: ScoreALDNormalised(m, 0.7), _ald_normalised),
     Row("DPS", lambda m: DPS(m, 0.3), shift=lambda d: 0.6 * _norm(d) * _jacobian(d).T @ d.A.T @ d.r / d.r.norm()),
+    Row("STSL", lambda m: STSL(m, 0.3), shift=lambda d: 0.6 * _norm(d) * _jacobian(d).T @ d.A.T @ d.r / d.r.norm()),
     Row(
         "DPS without Jacobian", lambda m: DPS(m, 0.3, False),
         shift=lambda d: 0.6 * _norm(d) * d.t.alpha / d.t.sigma**2 * d.white * d.A.T @ d.r / d.r.norm(),

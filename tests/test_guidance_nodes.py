@@ -15,6 +15,7 @@ NODES = [
     "PosteriorAutoGuidance", "PosteriorDPS", "PosteriorLGDMC", "PosteriorMPGD", "PosteriorDSG", "PosteriorMCG",
     "PosteriorDDNM", "PosteriorDiffPIR", "PosteriorPiGDM", "PosteriorMomentMatching", "PosteriorDDRM", "PosteriorSNIPS",
     "PosteriorDDS", "PosteriorNoisedProjection", "PosteriorScoreALD", "PosteriorGeneralGuidance",
+    "PosteriorSTSL",
 ]  # fmt: skip
 OWNERS = {"PosteriorDSG", "PosteriorMCG", "PosteriorDDRM", "PosteriorNoisedProjection"}
 

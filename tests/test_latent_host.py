@@ -19,6 +19,7 @@ from posterior.guidance.pigdm import PiGDM
 from posterior.guidance.psld import PSLD
 from posterior.guidance.resample import ReSample
 from posterior.guidance.score_ald import ScoreALD
+from posterior.guidance.stsl import STSL
 from posterior.operators.downscale import downscale
 from posterior.operators.errors import Refusal
 from posterior.operators.inpainting import Inpainting
@@ -62,7 +63,7 @@ def sampler_for(host, block, vae, amount=1.0):
 
 METHODS = [
     DPS, lambda m: DPS(m, jacobian=False), MPGD, lambda m: MMPS(m, 1), PiGDM, lambda m: PiGDM(m, jacobian=False), DDNM,
-    DiffPIR, PSLD, lambda m: ReSample(m, 1, iterations=3),
+    DiffPIR, PSLD, STSL, lambda m: ReSample(m, 1, iterations=3),
 ]  # fmt: skip
 
 

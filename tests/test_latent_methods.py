@@ -21,6 +21,7 @@ from posterior.guidance.mpgd import MPGD
 from posterior.guidance.psld import PSLD
 from posterior.guidance.resample import CLEAN, ReSample, fitted
 from posterior.guidance.state import Level, Step
+from posterior.guidance.stsl import STSL
 from posterior.operators.decoded import Decoded
 from posterior.operators.noise import sample_generators
 from posterior.priors.gaussian import dense_matrix
@@ -119,5 +120,5 @@ def test_a_whole_run_of_each_latent_method_fits_better_than_none():
         return measurement.fit(CODEC.decode(z)).max().item()
 
     unguided = fit()
-    for method in (PSLD, partial(ReSample, every=2), DPS, partial(MPGD, zeta=1.0), DDNM, DiffPIR, MMPS):
+    for method in (PSLD, partial(ReSample, every=2), DPS, STSL, partial(MPGD, zeta=1.0), DDNM, DiffPIR, MMPS):
         assert fit(decoded(method(measurement), CODEC)) < 0.8 * unguided
