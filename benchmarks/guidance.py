@@ -1,7 +1,8 @@
 """What guidance costs, and how it compares with the same methods elsewhere.
 
 Rows: one guided step of each method with the embedded photo prior, over the bare model (a forward pass, or forward and
-as many backward passes as the method makes), in time and in peak memory, measured in turn in one process.
+as many backward passes as the method makes, at as many states), in time and in peak memory, measured in turn in one
+process.
 Peers: whole runs of deepinv's and azula's methods with the same network, number of model calls and operator, over ours;
 and, where the recipe is the same, the largest difference between the two pictures (in [-1, 1]).
 
@@ -48,6 +49,7 @@ from ..guidance.projection import NoisedProjection
 from ..guidance.score_ald import ScoreALD
 from ..guidance.snips import SNIPS
 from ..guidance.state import Level, Step, predict
+from ..guidance.stsl import STSL
 from ..guidance.tmpd import TMPD
 from ..operators.inpainting import Inpainting
 from ..operators.measurement import Measurement
@@ -77,6 +79,7 @@ METHODS: list[tuple[str, str, int, Callable[[Measurement], Guidance]]] = [
     ("DPS (Gaussian form)", "exact", 1, DPSGaussian),
     ("Pi-GDM", "exact", 1, PiGDM),
     ("LGD-MC", "exact", 1, LGDMC),
+    ("STSL", "exact", 1, STSL),
     ("DSG", "exact", 1, DSG),
     ("MCG", "exact", 1, MCG),
     ("General", "exact", 1, lambda m: General(m, lifting="jacobian")),
@@ -84,6 +87,8 @@ METHODS: list[tuple[str, str, int, Callable[[Measurement], Guidance]]] = [
     ("MMPS, 1 iteration", "exact", 2, lambda m: MMPS(m, 1)),
     ("MMPS, 3 iterations", "exact", 4, lambda m: MMPS(m, 3)),
 ]
+#: at how many states a method asks the model in a step, where it is not one
+STATES = {"STSL": 2}
 
 
 def photo_network() -> PhotoUNet:
@@ -125,7 +130,9 @@ def step_costs(size: int, repeats: int) -> list[dict]:
     def denoiser(u: Tensor, level: Level) -> Tensor:
         return (denoise(network, 2 * u - 1, u.new_full((1,), 2 * level.sigma)) + 1) / 2
 
-    def bare(backward: int) -> Tensor:
+    def bare(backward: int, states: int) -> Tensor:
+        if states > 1:
+            bare(backward, states - 1)
         if not backward:
             with torch.no_grad():
                 return denoiser(x_t, t)
@@ -147,7 +154,7 @@ def step_costs(size: int, repeats: int) -> list[dict]:
     rows = []
     for name, jacobian, backward, make in METHODS:
         block = make(measurement)
-        ours, model = partial(guided, block), partial(bare, backward)
+        ours, model = partial(guided, block), partial(bare, backward, STATES.get(name, 1))
         ours(), model()
         cost, spread = ratio_of_times(ours, model, repeats)
         memory = peak_memory(ours) / peak_memory(model)
