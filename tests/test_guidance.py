@@ -11,7 +11,7 @@ import torch
 from guidance_rows import F64, LEVELS, NEXT, ROWS, Dense64, Row, matrices, measure, one_thread, random_prior  # noqa: F401
 from torch import Tensor
 
-from posterior.guidance.auto import automatic
+from posterior.guidance.auto import automatic, steepness
 from posterior.guidance.base import Guidance, combine, conditional_denoiser, vjp_calls
 from posterior.guidance.ddnm import DDNM
 from posterior.guidance.diffpir import DiffPIR
@@ -27,13 +27,13 @@ from posterior.operators.convolution import CircularConvolution
 from posterior.operators.dense import Dense
 from posterior.operators.downscale import downscale
 from posterior.operators.errors import Refusal
-from posterior.operators.identity import Identity
+from posterior.operators.identity import Identity, Scale
 from posterior.operators.inpainting import Inpainting
 from posterior.operators.jpeg import JPEG
 from posterior.operators.kernels import gaussian
 from posterior.operators.measurement import Measurement
 from posterior.operators.noise import GaussianNoise, PoissonNoise, sample_generators, standard_normal
-from posterior.operators.phase_retrieval import PhaseRetrieval
+from posterior.operators.phase_retrieval import CodedDiffraction, PhaseRetrieval
 from posterior.operators.sensing import Subsampled
 from posterior.operators.varying_blur import VaryingBlur
 from posterior.priors.gaussian import Gaussian
@@ -265,6 +265,12 @@ def test_the_automatic_choice():
         block, words = automatic(measurement, 50, latent)
         assert type(block) is method and words.startswith(f"{block.label.split(' (')[0]}, because")
     assert block.zeta == 20  # a latent model takes the paper's length: 1000 steps of 1
+
+
+@pytest.mark.parametrize("operator, norm", [(CodedDiffraction(4, 0), 2.0), (Scale(3.0), 3.0), (PhaseRetrieval(), 1.0)])
+def test_the_automatic_step_allows_for_steep_damage(operator: Operator, norm: float):
+    measurement = Measurement.simulate(operator, torch.rand(1, 3, 16, 16), GaussianNoise(0.1), 0)
+    assert steepness(measurement) == pytest.approx(norm, rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_a_workflow_runs(path: Path, server: Server, request: pytest.FixtureRequ
             for content in server.images({identity: outputs[identity]}):
                 with Image.open(io.BytesIO(content)) as picture:  # NaN would be black
                     assert max(high - low for low, high in picture.convert("RGB").getextrema()) > 10, node["_meta"]
-        if node["class_type"] == "PosteriorMeasurementFit":
+        if node["class_type"] in ("PosteriorMeasurementFit", "PosteriorSolve"):
             (text,) = outputs[identity]["text"]
             for fit in re.findall(r"fit ([\d.]+)", text):
                 assert 0.5 <= float(fit) <= 1.3, text
