@@ -77,7 +77,9 @@ class DDNM(Guidance):
             share = self._share(operator.singular_values(x0), state.s or state.t)
             spectrum = share * operator.measurement_to_spectrum(residual)
             correction = operator.from_spectrum(spectrum, tuple(x0.shape[1:]))
-        return Estimate(x0 + (continued(operator, correction) if self.smooth else correction))
+        if self.smooth:
+            correction = continued(operator, correction, x0, state.t.sigma / max(state.t.alpha, 1e-6))
+        return Estimate(x0 + correction)
 
     def transition(self, x_s: Tensor, step: Step) -> Tensor:
         if not self.measurement.noisy or step.s.sigma == 0:

@@ -58,4 +58,6 @@ class DiffPIR(Guidance):
             precision = (state.t.alpha / state.t.sigma) ** 2 + (state.t.scale / self.deviation) ** 2
             rho = self.trust * self.measurement.noise.sigma**2 * precision
             corrected = operator.prox(x0, self.measurement.y, max(rho, 1e-8))
-        return Estimate(x0 + continued(operator, corrected - x0) if self.smooth else corrected)
+        if self.smooth:
+            corrected = x0 + continued(operator, corrected - x0, x0, state.t.sigma / max(state.t.alpha, 1e-6))
+        return Estimate(corrected)

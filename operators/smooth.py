@@ -32,18 +32,30 @@ def membrane(
     return conjugate_gradient(normal_equations, operator.adjoint(y), None, tolerance, iterations, warn=False)
 
 
-def continued(operator: LinearOperator, correction: Tensor) -> Tensor:
-    """argmin_d norm(grad d) with d = correction where the picture was measured, `B C H W`.
+def continued(operator: LinearOperator, correction: Tensor, x0: Tensor, noise: float) -> Tensor:
+    """The likeliest error of x0_hat where nothing was measured, given the correction where something was, `B C H W`.
 
-    A data step corrects what was measured and nothing beside it, as if the errors of a prediction were white. They are
-    smooth, like pictures: a hole whose rim is too dark is too dark itself. Over a hole, at the end of sampling, this is
-    Poisson image editing (Perez et al. 2003, https://doi.org/10.1145/882262.882269). Of operators that do not measure
-    the numbers of a picture one by one the correction is returned as it is.
+    A data step corrects what was measured and nothing beside it, as if errors of x0_hat were white. Take x_0 as smooth,
+    -Laplacian / g^2 its precision, and seen through the noise of x_t; then errors have the precision of both,
+
+        d = argmin_d norm(grad(d - mu))^2 / g^2 + norm(d - mu)^2 / noise^2,    d = correction where it was measured,
+
+    fade within noise / g pixels, and mu, the mean of the correction in each colour, is an offset of the model. This is
+    ordinary kriging (https://doi.org/10.2113/gsecongeo.58.8.1246); where the noise is large, and d harmonic, it is
+    Poisson image editing (https://doi.org/10.1145/882262.882269). Of operators that do not measure the numbers of a
+    picture one by one the correction is returned as it is.
+
+    Args:
+        x0: x0_hat, whose mean squared gradient is g^2.
+        noise: sigma_t / alpha_t, > 0.
     """
     if not operator.local:
         return correction
-    keep = operator.singular_values(correction) > 0
-    return harmonic(correction, keep.expand_as(correction), 0.01)
+    keep = (operator.singular_values(correction) > 0).expand_as(correction)
+    known = keep.to(correction)
+    mean = (known * correction).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp_min(1)
+    slope2 = sum(x0.diff(dim=dim).square().mean((1, 2, 3), keepdim=True) for dim in (2, 3))
+    return mean + harmonic(correction - mean, keep, 0.01, slope2 / noise**2)
 
 
 def smooth_inverse(operator: LinearOperator, y: Tensor, weight: float = 0.002, iterations: int = 300) -> Tensor:
@@ -68,14 +80,17 @@ def smooth_inverse(operator: LinearOperator, y: Tensor, weight: float = 0.002, i
     return conjugate_gradient(normal_equations, operator.adjoint(y), start, 1e-6, iterations, warn=False)
 
 
-def harmonic(values: Tensor, keep: Tensor, tolerance: float | None = None, smallest: int = 8) -> Tensor:
-    """The values where they are kept, and in between what has no Laplacian, `B C H W`.
+def harmonic(
+    values: Tensor, keep: Tensor, tolerance: float | None = None, screen: float | Tensor = 0.0, smallest: int = 8
+) -> Tensor:
+    """The values where they are kept, and in between the solution of Laplacian(c) = screen c, `B C H W`.
 
     Solved by conjugate gradients, from coarse to fine, each colour on its own.
 
     Args:
         keep: bool, the shape of values.
         tolerance: as in `conjugate_gradient`.
+        screen: >= 0, a number or one for each sample, `B 1 1 1`: values fade within 1 / sqrt(screen) pixels.
         smallest: side from which on the equation is solved without a coarser one.
     """
     values, unknown = values * keep, (~keep).to(values)
@@ -85,10 +100,12 @@ def harmonic(values: Tensor, keep: Tensor, tolerance: float | None = None, small
     if min(values.shape[-2:]) > smallest:
         share = F.avg_pool2d(keep.to(values), 2, ceil_mode=True)
         mean = F.avg_pool2d(values, 2, ceil_mode=True) / share.clamp_min(1e-6)
-        start = F.interpolate(harmonic(mean, share > 0, tolerance, smallest), scale_factor=2.0, mode="bilinear")
+        coarse = harmonic(mean, share > 0, tolerance, 4 * screen, smallest)  # pixels are twice as large
+        start = F.interpolate(coarse, scale_factor=2.0, mode="bilinear")
         start = start[..., : values.shape[-2], : values.shape[-1]] * unknown
-    between = conjugate_gradient(
-        lambda c: unknown * negative_laplacian(unknown * c), -unknown * negative_laplacian(values), start,
-        tolerance, warn=False,
-    )  # fmt: skip
-    return values + unknown * between
+
+    def stiffness(c: Tensor) -> Tensor:
+        return unknown * (negative_laplacian(unknown * c) + screen * c)
+
+    pull = -unknown * negative_laplacian(values)
+    return values + unknown * conjugate_gradient(stiffness, pull, start, tolerance, warn=False)

@@ -50,18 +50,29 @@ def laplacian() -> Tensor:
     return torch.kron(d.T @ d, one) + torch.kron(one, d.T @ d)
 
 
+@pytest.mark.parametrize("noise", [0.1, 1.0, 1e6])
 @pytest.mark.parametrize("name", LOCAL)
-def test_a_correction_is_continued_as_by_a_dense_solve(name):
-    """argmin d^T L d under d = c where it was measured: L d = 0 at the others."""
-    operator, given = OPERATORS[name](), picture(2)
+def test_a_correction_is_continued_as_by_a_dense_solve(name: str, noise: float):
+    """Kriging with the precision L / g^2 + I / noise^2 and a known mean; at large noise the harmonic continuation."""
+    operator, given, x0 = OPERATORS[name](), picture(2), 0.1 * picture(2).cumsum(-1)
     keep = (operator.singular_values(given) > 0).expand(1, 1, SIZE, SIZE).flatten()
-    expected, stiff = given.flatten(1).clone(), laplacian()
-    expected[:, ~keep] = -torch.linalg.solve(stiff[~keep][:, ~keep], stiff[~keep][:, keep] @ expected[:, keep].T).T
-    got = continued(operator, given).flatten(1)
-    assert torch.equal(got[:, keep], given.flatten(1)[:, keep])
-    assert (got - expected).norm() < 0.01 * expected.norm()
-    measured = harmonic(given, keep.reshape(1, 1, SIZE, SIZE).expand_as(given)).flatten(1)
-    torch.testing.assert_close(measured, expected, rtol=1e-9, atol=1e-9)
+    got = continued(operator, given, x0, noise).flatten(1)
+    for c, u, answer in zip(given.flatten(1), x0, got, strict=True):
+        slope2 = u.diff(dim=1).square().mean() + u.diff(dim=2).square().mean()
+        precision = laplacian() / slope2 + torch.eye(SIZE * SIZE, dtype=F64) / noise**2
+        mean = c[keep].mean()
+        away = -torch.linalg.solve(precision[~keep][:, ~keep], precision[~keep][:, keep] @ (c[keep] - mean))
+        torch.testing.assert_close(answer[keep], c[keep])
+        assert (answer[~keep] - mean - away).norm() < 0.01 * c.norm()
+
+
+def test_the_harmonic_continuation_is_that_of_a_dense_solve():
+    operator, given = OPERATORS["lost pixels"](), picture(2)
+    keep = (operator.singular_values(given) > 0).expand(2, 1, SIZE, SIZE)
+    lost, expected = ~keep[0].flatten(), given.flatten(1).clone()
+    stiff = laplacian() + 0.3 * torch.eye(SIZE * SIZE, dtype=F64)
+    expected[:, lost] = -torch.linalg.solve(stiff[lost][:, lost], stiff[lost][:, ~lost] @ expected[:, ~lost].T).T
+    torch.testing.assert_close(harmonic(given, keep, None, 0.3).flatten(1), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
