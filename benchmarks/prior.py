@@ -5,10 +5,10 @@
 Photographs: crops of 128 x 128 that no prior has seen. Ours is the annealed restoration (a MAP-like estimate, 30 model
 calls from sigma 0.4 to 0.03) with DDNM's smooth correction for clean measurements and DiffPIR's data step, at DPIR's
 lambda 0.23, for noisy ones; for pure noise one call of the denoiser (the posterior mean); once with the embedded prior
-alone, once with FFDNet below sigma 0.5. Nothing of ours is tuned by task. But lambda was kept after trying 0.23, 1 and 3
-on the deblur crops; of two forms of the smooth correction that were as good on training photographs one was kept after
-both had been seen here; and Pi-GDM was chosen for the digits over DiffPIR and MMPS on 100 held-out digits that include
-those shown here: these figures flatter us a little.
+alone, once with FFDNet below sigma 0.5. Nothing of ours is tuned by task. But lambda was kept after trying 0.23, 1 and
+3 on the deblur crops; of two forms of the smooth correction that were as good on training photographs one was kept
+after both had been seen here; and Pi-GDM was chosen for the digits over DiffPIR and MMPS on 100 held-out digits that
+include those shown here: these figures flatter us a little.
 The baseline is the best of the classical methods (classical.py), each with its parameter tuned on the true
 pictures, task by task.
 A sample is not a mean: single samples have a lower PSNR and look sharper, so the contact sheet shows both.
