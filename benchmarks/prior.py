@@ -35,6 +35,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..guidance.auto import automatic
 from ..guidance.base import Guidance, conditional_denoiser
 from ..guidance.ddnm import DDNM
 from ..guidance.diffpir import DiffPIR
@@ -144,14 +145,14 @@ def data_step(measurement: Measurement) -> Guidance:
     return DiffPIR(measurement, trust=0.23) if measurement.noisy else DDNM(measurement, smooth=True)
 
 
-def sample(prior: Prior, measurement: Measurement | None, shape: tuple[int, ...], steps: int, seed: int = 0) -> Tensor:
-    """Samples by ancestral DDIM from pure noise: of the posterior, with Pi-GDM, or of the prior."""
-    blocks = [PiGDM(measurement)] if measurement else []
+def sample(prior: Prior, block: Guidance | None, shape: tuple[int, ...], steps: int, seed: int = 0) -> Tensor:
+    """Samples by ancestral DDIM from pure noise: guided ones, or of the prior."""
+    blocks = [block] if block else []
     ramp = torch.linspace(20.0 ** (1 / 7), 0.02 ** (1 / 7), steps) ** 7
     levels = [*map(level, ramp.tolist()), level(0.0)]
     generators = sample_generators(seed, shape[0])
     start = levels[0].sigma * torch.stack([torch.randn(shape[1:], generator=g) for g in generators]) + 0.5
-    return guided_ddim(conditional_denoiser(prior, blocks), start, levels, 1.0, "eta", generators)
+    return guided_ddim(conditional_denoiser(prior, blocks), start, levels, 1.0, "eta", generators, blocks)
 
 
 def decibels(x: Tensor, clean: Tensor) -> Tensor:
@@ -188,7 +189,8 @@ def photographs(quick: bool, sheet: Path | None) -> list[dict[str, Any]]:
             print(f"{name:26} {key:15} {row['psnr']:6.2f} dB   {best:22} {row['psnr_baseline']:6.2f} dB", flush=True)
         if sheet and not pure:
             two = replace(measurement, y=measurement.y[:2])
-            drawn = sample(priors["with FFDNet"], two, tuple(clean[:2].shape), 20 if quick else 30)
+            method, _ = automatic(two, 30)
+            drawn = sample(priors["with FFDNet"], method, tuple(clean[:2].shape), 20 if quick else 30)
             seen = F.interpolate(two.y, clean.shape[-2:])
             columns = (clean, seen, candidates[best], *answers.values(), drawn)
             pictures.append(torch.cat([torch.cat([c[i] for c in columns], 2) for i in range(2)], 2))
@@ -263,7 +265,7 @@ def digit_rows(quick: bool) -> list[dict[str, Any]]:
         mask[..., top:, left:] = 1
         measurement = Measurement.simulate(Inpainting(mask), clean, GaussianNoise(0.01), 0)
         hidden = torch.where(mask > 0, 0.0, clean)
-        drawn = [sample(prior, measurement, shape, steps, seed) for seed in range(many)]
+        drawn = [sample(prior, PiGDM(measurement), shape, steps, seed) for seed in range(many)]
         rows.append({
             "task": f"digits, {half} filled", "estimate": f"one sample (Pi-GDM), {steps} calls",
             "agreement": agreement(drawn[0]), "agreement_hidden": agreement(hidden),
@@ -276,7 +278,7 @@ def digit_rows(quick: bool) -> list[dict[str, Any]]:
     measurement = Measurement.simulate(downscale(4, "box"), clean, GaussianNoise(digits.ENLARGER_NOISE), 0)
     told = Told(digits_network("digits_x4.safetensors"), laid_out(measurement.operator, measurement.y))
     supervised = in_image_units(lambda x, sigma: told(x, sigma.log() / 4))
-    guided = [sample(prior, measurement, shape, steps, seed) for seed in range(draws)]
+    guided = [sample(prior, PiGDM(measurement), shape, steps, seed) for seed in range(draws)]
     answers = {
         "supervised, mean, 1 call": supervised(torch.zeros_like(clean) + 0.5, level(80.0)),
         f"guided (Pi-GDM), mean of {draws} samples": sum(guided) / draws,
