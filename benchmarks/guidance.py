@@ -1,8 +1,7 @@
 """What guidance costs, and how it compares with the same methods elsewhere.
 
 Rows: one guided step of each method with the embedded photo prior, over the bare model (a forward pass, or forward and
-as many backward passes as the method makes, at as many states), in time and in peak memory, measured in turn in one
-process.
+as many backward passes as the method makes, at as many states), in time and peak memory, measured in turn.
 Peers: whole runs of deepinv's and azula's methods with the same network, number of model calls and operator, over ours;
 and, where the recipe is the same, the largest difference between the two pictures (in [-1, 1]).
 

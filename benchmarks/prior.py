@@ -59,6 +59,7 @@ from ..samplers.annealed import annealed_restoration
 from ..samplers.ddim import guided_ddim
 from ..tools import environment
 from . import classical
+from .classifier import Classifier
 
 ROOT = Path(__file__).resolve().parent.parent
 Prior = Callable[[Tensor, Level], Tensor]
@@ -201,26 +202,6 @@ def photographs(quick: bool, sheet: Path | None) -> list[dict[str, Any]]:
 
 
 # Digits
-
-
-class Classifier:
-    """Ridge regression on random cosine features (Rahimi and Recht 2007): independent of every prior here."""
-
-    def __init__(self, pictures: Tensor, classes: Tensor, features: int = 3000):
-        generator = torch.Generator().manual_seed(0)
-        self.w = torch.randn(pictures[0].numel(), features, generator=generator) * 0.045
-        self.b = 2 * math.pi * torch.rand(features, generator=generator)
-        h = self._features(pictures)
-        gram = h.T @ h + 0.1 * torch.eye(features)
-        self.v = torch.linalg.solve(gram, h.T @ F.one_hot(classes, 10).float())
-
-    def _features(self, pictures: Tensor) -> Tensor:
-        return (pictures.flatten(1) @ self.w + self.b).cos()
-
-    def __call__(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Classes, and the lead of the first over the second."""
-        first, second = (self._features(pictures) @ self.v).topk(2, 1).values.T
-        return (self._features(pictures) @ self.v).argmax(1), first - second
 
 
 def digits_network(file: str) -> GrayAsColour:

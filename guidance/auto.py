@@ -71,7 +71,7 @@ def steepness(measurement: Measurement, iterations: int = 10) -> float:
     y, pull_back = measurement.operator.linearise(x)
     length = 0.05 * v.numel() ** 0.5  # short for a derivative, long beside the steps of rounding
     for _ in range(iterations):
-        v = length * v / v.norm()
+        v = length * v / v.norm().clamp_min(1e-12)
         v = pull_back(measurement.operator.forward(x + v) - y)
     return max(math.sqrt(v.norm().item() / length), 0.1)
 

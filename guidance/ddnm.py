@@ -67,7 +67,7 @@ class DDNM(Guidance):
 
     def _share(self, s: Tensor, level: Level) -> Tensor:
         """lambda_i / s_i: how much of the residual's coefficient enters the estimate."""
-        return pseudo_reciprocal(s).clamp(max=level.sigma / (max(level.alpha, 1e-6) * self.measurement.noise.sigma))
+        return pseudo_reciprocal(s).clamp(max=level.bar / self.measurement.noise.sigma)
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         operator, residual = self.measurement.operator, self.measurement.residual(x0)
@@ -78,7 +78,7 @@ class DDNM(Guidance):
             spectrum = share * operator.measurement_to_spectrum(residual)
             correction = operator.from_spectrum(spectrum, tuple(x0.shape[1:]))
         if self.smooth:
-            correction = continued(operator, correction, x0, state.t.sigma / max(state.t.alpha, 1e-6))
+            correction = continued(operator, correction, x0, state.t.bar)
         return Estimate(x0 + correction)
 
     def transition(self, x_s: Tensor, step: Step) -> Tensor:

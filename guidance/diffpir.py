@@ -59,5 +59,5 @@ class DiffPIR(Guidance):
             rho = self.trust * self.measurement.noise.sigma**2 * precision
             corrected = operator.prox(x0, self.measurement.y, max(rho, 1e-8))
         if self.smooth:
-            corrected = x0 + continued(operator, corrected - x0, x0, state.t.sigma / max(state.t.alpha, 1e-6))
+            corrected = x0 + continued(operator, corrected - x0, x0, state.t.bar)
         return Estimate(corrected)

@@ -37,7 +37,7 @@ class SNIPS(Guidance):
 
     def _precision(self, s: Tensor, level: Level) -> Tensor:
         """q, infinite where the measurement is clean and 0 where there is none."""
-        ratio = s * level.sigma / max(level.alpha, 1e-6)
+        ratio = s * level.bar
         return torch.where(pseudo_reciprocal(s) == 0, 0.0, (ratio / self.measurement.noise.sigma) ** 2)
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:

@@ -34,6 +34,11 @@ class Level(NamedTuple):
         """sqrt(alpha^2 + sigma^2) in the model's unit: x_t / norm is variance preserving."""
         return math.hypot(self.alpha, self.scale * self.sigma)
 
+    @property
+    def bar(self) -> float:
+        """sigma_bar = sigma / alpha, the noise of x_t / alpha; finite where alpha is 0."""
+        return self.sigma / max(self.alpha, 1e-6)
+
 
 @dataclass
 class State:

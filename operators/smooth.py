@@ -54,7 +54,7 @@ def continued(operator: LinearOperator, correction: Tensor, x0: Tensor, noise: f
     keep = (operator.singular_values(correction) > 0).expand_as(correction)
     known = keep.to(correction)
     mean = (known * correction).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp_min(1)
-    slope2 = sum(x0.diff(dim=dim).square().mean((1, 2, 3), keepdim=True) for dim in (2, 3))
+    slope2 = (x0 * negative_laplacian(x0)).mean((1, 2, 3), keepdim=True)  # norm(grad x)^2 = <x, -Laplacian x>
     return mean + harmonic(correction - mean, keep, 0.01, slope2 / noise**2)
 
 

@@ -8,7 +8,7 @@ from test_host_server import Graph, complete
 from posterior.tools.server import PromptError
 
 FREE = ["DDNM", "DiffPIR", "DDS", "SNIPS", "ScoreALD", "MPGD", "GeneralGuidance"]
-COSTLY = ["DPS", "LGDMC", "PiGDM", "MomentMatching"]
+COSTLY = ["DPS", "LGDMC", "PiGDM", "MomentMatching", "STSL"]
 OWNERS = ["DDRM", "DSG", "MCG", "NoisedProjection"]
 
 

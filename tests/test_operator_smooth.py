@@ -31,6 +31,8 @@ OPERATORS = {
     "smaller": lambda: downscale(3, "box"),
     "blurred": lambda: CircularConvolution(gaussian(0.6).to(F64)),
 }
+
+
 def picture(count: int = 1) -> Tensor:
     return torch.randn(count, 1, SIZE, SIZE, dtype=F64, generator=torch.Generator().manual_seed(0))
 
@@ -58,12 +60,18 @@ def test_a_correction_is_continued_as_by_a_dense_solve(name: str, noise: float):
     keep = (operator.singular_values(given) > 0).expand(1, 1, SIZE, SIZE).flatten()
     got = continued(operator, given, x0, noise).flatten(1)
     for c, u, answer in zip(given.flatten(1), x0, got, strict=True):
-        slope2 = u.diff(dim=1).square().mean() + u.diff(dim=2).square().mean()
+        slope2 = (u.diff(dim=1).square().sum() + u.diff(dim=2).square().sum()) / u.numel()
         precision = laplacian() / slope2 + torch.eye(SIZE * SIZE, dtype=F64) / noise**2
         mean = c[keep].mean()
         away = -torch.linalg.solve(precision[~keep][:, ~keep], precision[~keep][:, keep] @ (c[keep] - mean))
         torch.testing.assert_close(answer[keep], c[keep])
         assert (answer[~keep] - mean - away).norm() < 0.01 * c.norm()
+
+
+def test_a_picture_of_one_row_is_continued():
+    correction = torch.ones(1, 1, 1, 8, dtype=F64)
+    operator = Inpainting((torch.arange(8) > 4).to(F64).reshape(1, 1, 1, 8))
+    assert torch.equal(continued(operator, operator.forward(correction), correction, 1.0), correction)
 
 
 def test_the_harmonic_continuation_is_that_of_a_dense_solve():
