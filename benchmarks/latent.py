@@ -5,12 +5,16 @@
 A UNet of SD1.5's full width and depth with SD's full-size VAE decoder or TAESD, random weights, float32, on the CPU,
 inside the host: one step of the Guided DDIM sampler without guidance, and with DPS through the decoder in the ways of
 saving memory that `host.differentiable.Economy` has. Each case runs in a process of its own, between two plain steps.
-With CFG both steps ask the network for a positive and a negative prompt, as most people work; the decoder runs once all
-the same. Time is processor time, so that other work on the machine counts little; memory is the peak of the process
-during the step, weights included; at 64 that is up to 10 GB. Tiles are for larger pictures: at 64 they only cost time.
+Both steps ask the network for a positive and a negative prompt (CFG), as people work with this model, except in the
+cases named "no CFG"; the decoder runs once all the same. Time is processor time, so that other work on the machine
+counts little; memory is the peak of the process during the step, weights included; at 64 that is up to 10 GB. Tiles are
+for larger pictures: at 64 they only cost time.
 
-The last line of the output is JSON: `rows` of `case`, `size`, `checkpointing`, `seconds`, `gib`, `plain_seconds`,
-`plain_gib`, `time_ratio`, `memory_ratio`.
+Before that the arithmetic, which no machine changes: multiplications of the network and of the decoder, forward. Their
+backward passes, for the gradient of the input alone, take as many again.
+
+The last line of the output is JSON: `multiplications` of `network` and `decoder`, in 10^9, and `rows` of `case`,
+`size`, `cfg`, `checkpointing`, `seconds`, `gib`, `plain_seconds`, `plain_gib`, `time_ratio`, `memory_ratio`.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..guidance.dps import DPS
 from ..operators.inpainting import Inpainting
@@ -33,18 +38,19 @@ from ..operators.noise import GaussianNoise
 from ..tests.inside_host import Host
 from ..tools import environment
 
-#: decoder, how the gradient is made, and the scale of CFG
-CASES = {
-    "DPS, VAE": ("vae", {}, 1.0),
-    "DPS, VAE, CFG": ("vae", {}, 7.0),
-    "DPS, TAESD": ("taesd", {}, 1.0),
-    "DPS, TAESD, CFG": ("taesd", {}, 7.0),
-    "DPS, TAESD, model checkpointed": ("taesd", {"out_of_place": True, "checkpoint": True}, 1.0),
-    "DPS, VAE, model checkpointed": ("vae", {"out_of_place": True, "checkpoint": True}, 1.0),
-    "DPS, VAE, model checkpointed, CFG": ("vae", {"out_of_place": True, "checkpoint": True}, 7.0),
-    "DPS, VAE and model checkpointed": ("vae", {"decoder": True, "out_of_place": True, "checkpoint": True}, 1.0),
-    "DPS, VAE in tiles": ("vae", {"decoder": True, "out_of_place": True, "checkpoint": True, "tile": 32}, 1.0),
+_MODEL = {"out_of_place": True, "checkpoint": True}
+#: decoder, and how the gradient is made
+WAYS = {
+    "DPS, VAE": ("vae", {}),
+    "DPS, VAE, model checkpointed": ("vae", _MODEL),
+    "DPS, TAESD": ("taesd", {}),
+    "DPS, TAESD, model checkpointed": ("taesd", _MODEL),
+    "DPS, VAE and model checkpointed": ("vae", {**_MODEL, "decoder": True}),
+    "DPS, VAE in tiles, model checkpointed": ("vae", {**_MODEL, "decoder": True, "tile": 32}),
 }
+#: the scale of CFG besides
+CASES = {way + tail: (*WAYS[way], scale) for tail, scale in (("", 7.0), (", no CFG", 1.0)) for way in WAYS}
+_COUNT = "multiplications"
 SD15 = {
     "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2] * 4,
     "channel_mult": [1, 2, 4, 4], "transformer_depth": [1] * 6 + [0] * 2, "transformer_depth_middle": 1,
@@ -97,10 +103,26 @@ def peak_memory() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 2**20
 
 
-def run(case: str, size: int) -> dict[str, float]:
+def multiplications(size: int) -> dict[str, float]:
+    """Of one forward pass of the network, one conditioning, and of the decoder as a gradient takes it, in 10^9."""
+    from ..host.frozen import Frozen
+
+    latent = torch.zeros(1, 4, size, size)
+    counts = {}
+    with torch.inference_mode():
+        network, autoencoder = unet().model.diffusion_model, decoder("vae").first_stage_model
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as counter:
+            network(latent, torch.tensor([500.0]), torch.zeros(1, 77, 768), transformer_options={})
+        counts["network"] = counter.get_total_flops() / 2e9
+        with FlopCounterMode(display=False) as counter, Frozen():
+            autoencoder.decode(latent)
+        counts["decoder"] = counter.get_total_flops() / 2e9
+    return counts
+
+
+def run(host: Host, case: str, size: int) -> dict[str, float]:
     """Time and peak memory of the plain and of the guided step."""
-    host = Host(environment.get(os.environ.get("COMFYUI_PATH")))
-    torch.set_num_threads(os.cpu_count() or 1)
     from ..host import run as guided_run
     from ..host.differentiable import Economy
     from ..host.sampler import guided_ddim_sampler
@@ -141,23 +163,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", type=int, default=64, help="side of the latent")
     parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES)[:4])
-    parser.add_argument("--only", choices=CASES, help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=[*CASES, _COUNT], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
-        print(json.dumps(run(arguments.only, arguments.size)))
+        host = Host(environment.get(os.environ.get("COMFYUI_PATH")))
+        torch.set_num_threads(os.cpu_count() or 1)
+        counting = arguments.only == _COUNT
+        print(json.dumps(multiplications(arguments.size) if counting else run(host, arguments.only, arguments.size)))
         return
     runner = Path(environment.__file__).with_name("package.py")
     variables = {**os.environ, "GOMP_SPINCOUNT": "0"}  # waiting threads must not count
-    rows = []
-    for case in arguments.cases:
-        command = [sys.executable, str(runner), "posterior.benchmarks.latent", "--only", case]
+
+    def alone(what: str) -> dict[str, float]:
+        command = [sys.executable, str(runner), "posterior.benchmarks.latent", "--only", what]
         command += ["--size", str(arguments.size)]
         output = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=True).stdout
-        measured = {key: round(value, 3) for key, value in json.loads(output.splitlines()[-1]).items()}
-        rows.append({"case": case, "size": arguments.size, "checkpointing": bool(CASES[case][1]), **measured})
+        return {key: round(value, 3) for key, value in json.loads(output.splitlines()[-1]).items()}
+
+    counts, rows = alone(_COUNT), []
+    print(f"{_COUNT}, 10^9: network {counts['network']:.0f}, decoder {counts['decoder']:.0f}", flush=True)
+    for case in arguments.cases:
+        _, economy, scale = CASES[case]
+        measured = alone(case)
+        rows.append({"case": case, "size": arguments.size, "cfg": scale, "checkpointing": bool(economy), **measured})
         seconds, gib, _, _, slower, larger = measured.values()
-        print(f"{case:32} {seconds:8.1f} s {gib:6.2f} GiB   time x {slower:5.2f}   memory x {larger:5.2f}", flush=True)
-    print(json.dumps({"rows": rows}))
+        print(f"{case:46} {seconds:7.1f} s {gib:6.2f} GiB   time x {slower:5.2f}   memory x {larger:5.2f}", flush=True)
+    print(json.dumps({"multiplications": counts, "rows": rows}))
 
 
 if __name__ == "__main__":

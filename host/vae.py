@@ -94,7 +94,7 @@ class Autoencoder:
     def encode(self, x: Tensor) -> Tensor:
         """The latent of a picture, in model space, `B C h w`; the mean where the encoder is random."""
         image = padded(x, *(self._ratio * side for side in self._latent))
-        image = self._vae.process_input(image).to(self._vae.vae_dtype)
+        image = _laid_out(self._vae.process_input(image).to(self._vae.vae_dtype))
         model = self._vae.first_stage_model
         with ExitStack() as stack:
             stack.enter_context(Frozen())
@@ -109,6 +109,7 @@ class Autoencoder:
 
     def _decode(self, latent: Tensor) -> Tensor:
         model, economy = self._vae.first_stage_model, self.economy
+        latent = _laid_out(latent)
         if latent.requires_grad and economy.tile:
             return decode_in_tiles(model, latent, economy.tile)
         with ExitStack() as stack:
@@ -116,6 +117,11 @@ class Autoencoder:
             if latent.requires_grad and economy.decoder:
                 stack.enter_context(checkpointed_blocks(units(model), []))
             return model.decode(latent)
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """`B C H W` as convolutions on a CPU like it best, the channels of a pixel side by side."""
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
 def decoder_graph_memory(vae, shape: tuple[int, ...], economy: Economy) -> float:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the kernel's account of a process")
@@ -23,3 +25,47 @@ def test_checkpointing_cuts_the_peak_by_forty_percent(tmp_path):
     (plain, norm), (sparing, same) = measure("plain"), measure("checkpoint")
     assert sparing < 0.6 * plain
     assert same == pytest.approx(norm, rel=1e-4)
+
+
+def sd15_network():
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    from posterior.benchmarks.latent import SD15
+
+    return UNetModel(**SD15, device="meta", dtype=torch.float32)
+
+
+def sdxl_network():
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+    from comfy.supported_models import SDXL
+
+    config = {key: value for key, value in SDXL.unet_config.items() if key != "use_temporal_attention"}
+    config |= {"num_classes": "sequential", "num_res_blocks": [2] * 3, "channel_mult": [1, 2, 4], "num_heads": -1}
+    config |= {"num_head_channels": 64, "image_size": 32, "in_channels": 4, "out_channels": 4}
+    config |= {"transformer_depth_middle": 10, "transformer_depth_output": [0] * 3 + [2] * 3 + [10] * 3}
+    return UNetModel(**config, use_spatial_transformer=True, device="meta", dtype=torch.float32)
+
+
+def photo_network():
+    from posterior.benchmarks.guidance import photo_network
+
+    return photo_network()
+
+
+@pytest.mark.parametrize(
+    "make, kinds",
+    [
+        (sd15_network, {"SpatialTransformer": 16}),
+        (sdxl_network, {"BasicTransformerBlock": 70}),
+        (photo_network, None),
+    ],
+)
+def test_attention_alone_runs_again_where_it_holds_the_memory(host, make, kinds):
+    from posterior.host.differentiable import blocks, heavy_blocks
+
+    network = make()
+    heavy = heavy_blocks(network)
+    if kinds is None:
+        assert heavy == blocks(network) != []
+    else:
+        assert Counter(type(block).__name__ for block in heavy) == kinds
