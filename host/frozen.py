@@ -18,6 +18,7 @@ decoder of SD that is a seventh of all. Values are equal up to rounding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -57,14 +58,17 @@ class _ConvOfDoubled(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        kernel = _kernel_of_doubled(weight)
-        ctx.save_for_backward(kernel)
-        return F.conv_transpose2d(x, kernel, bias, stride=2, padding=1)
+        ctx.save_for_backward(weight)
+        return _conv_of_doubled(x, weight, bias)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple:
-        (kernel,) = ctx.saved_tensors
-        return F.conv2d(gradient, kernel, stride=2, padding=1), None, None
+        (weight,) = ctx.saved_tensors
+        return F.conv2d(gradient, _kernel_of_doubled(weight), stride=2, padding=1), None, None
+
+
+def _conv_of_doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.conv_transpose2d(x, _kernel_of_doubled(weight), bias, stride=2, padding=1)
 
 
 def _kernel_of_doubled(weight: Tensor) -> Tensor:
@@ -77,9 +81,9 @@ def _kernel_of_doubled(weight: Tensor) -> Tensor:
 
 class _SiLUOfNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, y: Tensor, inplace: bool, x: Tensor, groups: int, weight, bias, eps: float) -> Tensor:
-        ctx.save_for_backward(x, weight, bias)
-        ctx.groups, ctx.eps = groups, eps
+    def forward(ctx, y: Tensor, inplace: bool, norm: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
+        ctx.save_for_backward(*tensors)
+        ctx.norm = norm
         if inplace:
             ctx.mark_dirty(y)
         return F.silu(y, inplace)
@@ -87,9 +91,15 @@ class _SiLUOfNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple:
-        x, weight, bias = ctx.saved_tensors
-        y = F.group_norm(x, ctx.groups, weight, bias, ctx.eps)
-        return torch.ops.aten.silu_backward(gradient, y, grad_input=y), *[None] * 6
+        tensors = ctx.saved_tensors
+        y = ctx.norm(*tensors)
+        return torch.ops.aten.silu_backward(gradient, y, grad_input=y), *[None] * (2 + len(tensors))
+
+
+def normalised(y: Tensor, norm: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
+    """y, which a SiLU after it need not keep: norm(*tensors) makes it again from what is kept in any case."""
+    y.normalised = y._version, norm, *(tensor if tensor is None else tensor.detach() for tensor in tensors)
+    return y
 
 
 class _ReLU(torch.autograd.Function):
@@ -111,7 +121,8 @@ def _conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> 
     geometry = _pair(stride), _pair(padding), _pair(dilation), groups
     small = _undoubled(x)
     if small is not None and weight.shape[2:] == (3, 3) and geometry == _PLAIN and not _learns(weight, bias):
-        return _ConvOfDoubled.apply(small, weight, bias)
+        conv = _ConvOfDoubled.apply if small.requires_grad else _conv_of_doubled
+        return conv(small, weight, bias)
     if not x.requires_grad or _learns(weight, bias) or x.ndim != 4 or isinstance(padding, str):
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     return _Conv2d.apply(x, weight, bias, stride, padding, dilation, groups)
@@ -134,7 +145,7 @@ def _undoubled(y: Tensor) -> Tensor | None:
 def _group_norm(x, num_groups, weight=None, bias=None, eps=1e-5) -> Tensor:
     y = F.group_norm(x, num_groups, weight, bias, eps)
     if x.requires_grad and not _learns(weight, bias):
-        y.normalised = y._version, (x.detach(), num_groups, weight, bias, eps)
+        return normalised(y, lambda x, weight, bias: F.group_norm(x, num_groups, weight, bias, eps), x, weight, bias)
     return y
 
 
@@ -142,7 +153,7 @@ def _silu(x, inplace=False) -> Tensor:
     source = getattr(x, "normalised", None)
     if source is None or source[0] != x._version:  # no norm's output, or not any more
         return F.silu(x, inplace)
-    return _SiLUOfNorm.apply(x, inplace, *source[1])
+    return _SiLUOfNorm.apply(x, inplace, *source[1:])
 
 
 def _relu(x, inplace=False) -> Tensor:

@@ -21,11 +21,12 @@ import comfy.taesd.taesd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from ..operators.errors import Refusal
 from .differentiable import Economy, checkpointed_blocks
-from .frozen import Frozen
+from .frozen import Frozen, normalised
 from .gradients import exchanged
 
 #: latent pixels around a tile that its picture depends on: 17.3 in the decoders of SD to Flux, 18.1 in TAESD
@@ -35,8 +36,8 @@ MARGIN = 20
 _GRAPH, _GRAPH_TINY = 1.0, 0.2
 #: what is left of it with checkpoints, and without any gradient (SD's; checkpoints save nothing in TAESD)
 _CHECKPOINTED, _FORWARD = 0.8, 0.43
-#: that of a window with checkpoints, whose normalisation keeps more
-_WINDOW = 1.35
+#: that of a window, whose normalisation keeps a little more
+_WINDOW = 1.15
 
 
 def is_latent_vae(vae) -> bool:
@@ -111,7 +112,7 @@ class Autoencoder:
         model, economy = self._vae.first_stage_model, self.economy
         latent = _laid_out(latent)
         if latent.requires_grad and economy.tile:
-            return decode_in_tiles(model, latent, economy.tile)
+            return InTiles.apply(latent, model, economy.tile)
         with ExitStack() as stack:
             stack.enter_context(Frozen())
             if latent.requires_grad and economy.decoder:
@@ -165,43 +166,50 @@ class Window:
         return x
 
 
-def windows(height: int, width: int, tile: int) -> list[list[Window]]:
-    """Rows of windows that cover a latent."""
+def windows(height: int, width: int, tile: int) -> list[Window]:
+    """Windows that cover a latent."""
 
     def along(size: int) -> list[tuple[slice, slice]]:
         ends = [(start, min(start + tile, size)) for start in range(0, size, tile)]
         return [(slice(a, b), slice(max(a - MARGIN, 0), min(b + MARGIN, size))) for a, b in ends]
 
-    return [[Window((y, x), (yy, xx)) for x, xx in along(width)] for y, yy in along(height)]
+    return [Window((y, x), (yy, xx)) for y, yy in along(height) for x, xx in along(width)]
 
 
-def decode_in_tiles(model: nn.Module, latent: Tensor, tile: int) -> Tensor:
-    """model.decode(latent), `1 C h w`, in windows of `tile` latent pixels, each of them checkpointed as a whole."""
-    seen, blocks = whole_picture(model, lambda: model.decode(latent)), list(units(model))
+class InTiles(torch.autograd.Function):
+    """model.decode(latent), `1 C h w`, whose gradient is made in windows of `tile` latent pixels."""
 
-    def piece(part: Tensor, window: Window) -> Tensor:
-        entries = [(table, name, wrap(window)) for table, name, wrap in seen]
-        with exchanged(entries), Frozen(), checkpointed_blocks(blocks, entries):
-            return window.core(model.decode(part))
+    @staticmethod
+    def forward(ctx, latent: Tensor, model: nn.Module, tile: int) -> Tensor:
+        image, ctx.seen = whole_picture(model, lambda: model.decode(latent))
+        ctx.save_for_backward(latent)
+        ctx.model, ctx.tile = model, tile
+        return image
 
-    rows = [
-        torch.cat(
-            [
-                checkpoint(piece, latent[(..., *window.seen)], window, use_reentrant=False, preserve_rng_state=False)
-                for window in row
-            ],
-            -1,
-        )
-        for row in windows(*latent.shape[-2:], tile)
-    ]
-    return torch.cat(rows, -2)
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (latent,) = ctx.saved_tensors
+        total, ratio = torch.zeros_like(latent), gradient.shape[-1] // latent.shape[-1]
+        for window in windows(*latent.shape[-2:], ctx.tile):
+            part = latent[(..., *window.seen)].detach().requires_grad_()
+            entries = [(table, name, wrap(window)) for table, name, wrap in ctx.seen]
+            with torch.enable_grad(), exchanged(entries), Frozen():
+                core = window.core(ctx.model.decode(part))
+            own = gradient[(..., *(slice(ratio * side.start, ratio * side.stop) for side in window.tile))]
+            total[(..., *window.seen)] += torch.autograd.grad(core, part, own)[0]
+        return total, None, None
 
 
-def whole_picture(model: nn.Module, run: Callable[[], Tensor]) -> list[tuple[dict, str, Callable[[Window], object]]]:
-    """What takes the place of normalisation and attention in a window, as entries for `exchanged` still to be made.
+#: what takes the place of a layer in a window, an entry for `exchanged` still to be made
+Replacement = tuple[dict, str, Callable[[Window], object]]
+
+
+def whole_picture(model: nn.Module, run: Callable[[], Tensor]) -> tuple[Tensor, list[Replacement]]:
+    """A pass over the whole picture without gradient, and what takes the place of normalisation and attention then.
 
     Args:
-        run: a pass over the whole picture, in which they are watched.
+        run: the pass, in which they are watched.
     """
     norms = [
         (parent._modules, name, child)
@@ -222,15 +230,14 @@ def whole_picture(model: nn.Module, run: Callable[[], Tensor]) -> list[tuple[dic
     hooks = [norm.register_forward_pre_hook(watch) for _, _, norm in norms]
     watchers = [(own, "optimized_attention", partial(watched, own, own["optimized_attention"])) for own in attentions]
     try:
-        with torch.no_grad(), exchanged(watchers):
-            if norms or attentions:
-                run()
+        with torch.no_grad(), exchanged(watchers), Frozen():
+            image = run()
     finally:
         for hook in hooks:
             hook.remove()
     entries = [(table, name, seen.get(id(norm))) for table, name, norm in norms]
     entries += [(own, "optimized_attention", seen.get(id(own))) for own in attentions]
-    return [entry for entry in entries if entry[2] is not None]  # the encoder's were not seen
+    return image, [entry for entry in entries if entry[2] is not None]  # the encoder's were not seen
 
 
 def moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
@@ -256,12 +263,17 @@ class WholeNorm(nn.Module):
         self._norm, self._whole, self._window = [norm], (mean, variance), window
 
     def forward(self, x: Tensor) -> Tensor:
+        # only x is kept
+        return normalised(checkpoint(self._of, x, use_reentrant=False, preserve_rng_state=False), self._of, x)
+
+    def _of(self, x: Tensor) -> Tensor:
         norm = self._norm[0]
         mean, variance = map(_pass_gradient, self._whole, moments(self._window.core(x), norm.num_groups))
         each = x.shape[1] // norm.num_groups
         gain = (variance + norm.eps).rsqrt().repeat_interleave(each, 1) * norm.weight
         shift = norm.bias - mean.repeat_interleave(each, 1) * gain
-        return x * gain[..., None, None].to(x.dtype) + shift[..., None, None].to(x.dtype)
+        gain, shift = (channels[..., None, None].to(x.dtype) for channels in (gain, shift))
+        return torch.addcmul(shift, x, gain)
 
 
 def whole_attention(window: Window, all_k: Tensor, all_v: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

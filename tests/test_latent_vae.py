@@ -25,9 +25,10 @@ def test_decode_and_encode_are_the_host_s(host, taesd, kind):
         expected = vae.decode(z).movedim(-1, 1)
         got = codec.decode(z)
         assert (got < 0).any()  # not cut
-        torch.testing.assert_close(got.clamp(0, 1), expected)
-        pictures = torch.rand(2, 3, 64, 64)
-        torch.testing.assert_close(codec.encode(pictures), vae.encode(pictures.movedim(1, -1)))
+        # float32, and sums in another order
+        torch.testing.assert_close(got.clamp(0, 1), expected, rtol=0, atol=1e-4)
+        pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(6))
+        torch.testing.assert_close(codec.encode(pictures), vae.encode(pictures.movedim(1, -1)), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
