@@ -161,7 +161,7 @@ def _relu(x, inplace=False) -> Tensor:
 
 
 def _learns(*weights: Tensor | None) -> bool:
-    return any(weight is not None and weight.requires_grad for weight in weights)
+    return torch.is_grad_enabled() and any(weight is not None and weight.requires_grad for weight in weights)
 
 
 #: pixels from which summing up the weights costs next to nothing
