@@ -124,6 +124,8 @@ def static_clone(patcher):
     if not is_dynamic(patcher):
         return patcher.clone()
     try:
+        if hasattr(patcher, "get_non_dynamic_delegate"):  # kept by the host, where the other is read from the disk anew
+            return patcher.get_non_dynamic_delegate()
         return patcher.clone(disable_dynamic=True)
     except Exception as error:
         raise Refusal(
@@ -134,7 +136,17 @@ def static_clone(patcher):
 
 @contextmanager
 def static_weights(guider) -> Iterator[None]:
-    """Lets a guider that is sampling use a static clone of a dynamic MODEL for a while."""
+    """Lets a guider that is sampling use a static clone of a dynamic MODEL for a while.
+
+    Raises:
+        Refusal: when something else on the way is dynamic, ControlNets above all.
+    """
+    if any(map(is_dynamic, guider.loaded_models)):
+        raise Refusal(
+            "The weights of a ControlNet or of another model beside the MODEL move while it runs, so there is no "
+            "gradient through it; start ComfyUI with --disable-dynamic-vram, or choose DDNM or DiffPIR, which need "
+            "none."
+        )
     if not is_dynamic(guider.model_patcher):
         yield
         return

@@ -16,7 +16,7 @@ from ..guidance.state import Level
 from ..operators.errors import Refusal
 from ..samplers.schedule import Schedule
 from .differentiable import Economy
-from .vae import Autoencoder, decoder_graph_memory, is_latent_vae, picture_ratio
+from .vae import Autoencoder, decoder_graph_memory, is_latent_vae, picture_ratio, static_vae
 
 #: a latent may decode to so many more rows or columns than were measured, less one: sides that VAEs and models can take
 SPARE = 65
@@ -93,7 +93,7 @@ class LatentSpace(ModelSpace):
     """Models on the latents of a VAE."""
 
     def __init__(self, model, vae):
-        self._format, self._vae = model.latent_format, vae
+        self._format, self._vae = model.latent_format, static_vae(vae)
         self._codecs: list[Autoencoder] = []
 
     def bind(self, block: Guidance, x_shape: tuple[int, ...]) -> Guidance:

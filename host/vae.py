@@ -12,11 +12,14 @@ nothing is cut off, and a gradient that is too large for the memory is made in o
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
+import comfy.model_patcher
+import comfy.sd
 import comfy.taesd.taesd
 import torch
 import torch.nn.functional as F
@@ -27,7 +30,7 @@ from torch.utils.checkpoint import checkpoint
 from ..operators.errors import Refusal
 from .differentiable import Economy, checkpointed_blocks
 from .frozen import Frozen, normalised
-from .gradients import exchanged
+from .gradients import exchanged, is_dynamic
 
 #: latent pixels around a tile that its picture depends on: 17.3 in the decoders of SD to Flux, 18.1 in TAESD
 MARGIN = 20
@@ -65,6 +68,20 @@ def latent_size(vae, height: int, width: int) -> tuple[int, int]:
 def padded(image: Tensor, height: int, width: int) -> Tensor:
     """A picture `B C H W` whose last row and column are repeated up to a size that a VAE takes."""
     return F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2]), mode="replicate")
+
+
+def static_vae(vae):
+    """The VAE, or one of the same weights where a newer host would move them before a backward pass has used them."""
+    if not is_dynamic(vae.patcher):
+        return vae
+    static = copy.copy(vae)
+    static.first_stage_model = comfy.sd.VAE(
+        sd=vae.first_stage_model.state_dict(), device=vae.device, dtype=vae.vae_dtype
+    ).first_stage_model
+    static.patcher = comfy.model_patcher.ModelPatcher(
+        static.first_stage_model, vae.patcher.load_device, vae.patcher.offload_device
+    )
+    return static
 
 
 class Autoencoder:

@@ -98,7 +98,7 @@ def test_missing_benchmark():
 
 def test_cache_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
-    assert says(dev("serve", POSTERIOR_CACHE=str(tmp_path / "file")), "cannot be built in")
+    assert says(dev("serve", COMFYUI_PATH="", POSTERIOR_CACHE=str(tmp_path / "file")), "cannot be built in")
 
 
 def test_taken_port(tmp_path):

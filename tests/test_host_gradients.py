@@ -284,7 +284,7 @@ def test_quantised_weights_become_normal(host):
 
     with torch.inference_mode():
         layer = torch.nn.Linear(8, 4, bias=False)
-        quantised = QuantizedTensor.from_float(torch.randn(4, 8), "TensorCoreFP8Layout", dtype=torch.float8_e4m3fn)
+        quantised = QuantizedTensor.from_float(torch.randn(4, 8), "TensorCoreFP8Layout")
         layer.weight = torch.nn.Parameter(quantised, requires_grad=False)
         exact = quantised.dequantize()
     before = layer.weight

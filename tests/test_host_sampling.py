@@ -197,11 +197,10 @@ def test_strength_zero_of_dps_is_off_bit_for_bit(host, sd15):
         assert torch.equal(guided, unguided)
 
 
+@pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("way", ["model", "sampler"])
-def test_newer_hosts_are_told_of_gradients(host, gaussian, monkeypatch, way):
+def test_newer_hosts_are_told_of_gradients(host, gaussian, monkeypatch, way, kept):
     """`in_training` is set while a gradient is needed; a dynamic MODEL runs as a static clone meanwhile."""
-    import copy
-
     import comfy.model_management
     import comfy.model_patcher
 
@@ -212,11 +211,16 @@ def test_newer_hosts_are_told_of_gradients(host, gaussian, monkeypatch, way):
             return True
 
         def clone(self, disable_dynamic: bool = False):
-            if not disable_dynamic:
-                return super().clone()
-            static = comfy.model_patcher.ModelPatcher(copy.deepcopy(self.model), self.load_device, self.offload_device)
-            static.model_options = copy.deepcopy(self.model_options)
+            assert not (disable_dynamic and kept), "the host would read the model from the disk anew"
+            return self.static() if disable_dynamic else super().clone()
+
+        def static(self):
+            static = gaussian_model(host)  # another one of the same weights
+            static.model_options = comfy.model_patcher.create_model_options_clone(self.model_options)
             return static
+
+    if kept:
+        Dynamic.get_non_dynamic_delegate = Dynamic.static
 
     def watch(apply, call):
         seen.append((comfy.model_management.in_training, apply.__self__ is gaussian.model))

@@ -7,6 +7,7 @@ import torch
 from host_vaes import autoencoder, load_taesd, narrow_kl, vae_of
 from patch_codec import F64
 
+from posterior.benchmarks.latent import decoder
 from posterior.operators.decoded import Decoded, Linearised
 from posterior.operators.downscale import downscale
 
@@ -108,3 +109,28 @@ def test_forward_derivatives_of_the_decoder(host, taesd):
             v = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(5))
             left, right = (v * linear.forward(d)).sum().item(), (linear.adjoint(v) * d).sum().item()
         assert left == pytest.approx(right, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["taesd", "kl"])
+def test_weights_that_a_newer_host_moves(host, taesd, kind):
+    """A VAE whose weights move is replaced by one of the same weights that stay, and is left as it is."""
+    import comfy.model_patcher
+
+    from posterior.host.vae import static_vae
+
+    class Dynamic(comfy.model_patcher.ModelPatcher):
+        def is_dynamic(self) -> bool:
+            return True
+
+    vae = decoder("vae") if kind == "kl" else taesd
+    assert static_vae(vae) is vae
+    vae = vae_of(vae, vae.first_stage_model)
+    vae.patcher = Dynamic(vae.first_stage_model, vae.device, vae.device)
+    with torch.inference_mode():
+        static = static_vae(vae)
+        ours, theirs = ({w.data_ptr() for w in each.first_stage_model.parameters()} for each in (static, vae))
+        assert not ours & theirs
+        z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(static.decode(z), vae.decode(z))
+    assert static.patcher.model is static.first_stage_model and type(static.patcher) is comfy.model_patcher.ModelPatcher
+    assert type(vae.patcher) is Dynamic
