@@ -59,7 +59,8 @@ def page(server: Any, chromium: Any) -> Iterator[Any]:
     page = context.new_page()
     server.post("/settings/Comfy.TutorialCompleted", True)  # else the templates open by themselves, some time later
     page.goto(server.url)
-    page.wait_for_function("window.app?.graph && window.app.extensionManager && window.app.vueAppReady")
+    # the frontend's own example comes last, in place of what is there
+    page.wait_for_function("window.app?.graph?._nodes.length && app.extensionManager && app.vueAppReady")
     yield page
     if not _interrupted:
         context.close()
