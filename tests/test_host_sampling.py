@@ -8,6 +8,7 @@ import torch
 from guided_host import SIZE, apply_guidance, gaussian_model, guide, measured, misfit
 
 from posterior.guidance.ddnm import DDNM
+from posterior.operators.errors import Refusal
 from posterior.operators.measurement import Measurement
 from posterior.operators.noise import GaussianNoise
 
@@ -241,3 +242,24 @@ def test_newer_hosts_are_told_of_gradients(host, gaussian, monkeypatch, way, kep
     assert seen == [(True, False)] * 2 and comfy.model_management.in_training is False
     expected, _ = host.sample(apply_guidance(gaussian, guidance), "euler", sigmas, latent)
     assert (got - expected).abs().max() < 1e-4
+
+
+def test_a_controlnet_whose_weights_move_is_refused(gaussian):
+    """Its gradient could be wrong in silence."""
+    from types import SimpleNamespace
+
+    import comfy.model_patcher
+
+    from posterior.host.gradients import static_weights
+
+    class Dynamic(comfy.model_patcher.ModelPatcher):
+        def is_dynamic(self) -> bool:
+            return True
+
+    control = Dynamic(torch.nn.Linear(1, 1), gaussian.load_device, gaussian.offload_device)
+    guider = SimpleNamespace(model_patcher=gaussian, loaded_models=[control])
+    with pytest.raises(Refusal, match="--disable-dynamic-vram"), static_weights(guider):
+        pass
+    guider.loaded_models = []
+    with static_weights(guider):
+        assert guider.model_patcher is gaussian
