@@ -17,6 +17,17 @@ def gaussian_model(host):
     return host.call("PosteriorGaussianPrior", images=images, floor=0.05)
 
 
+def dynamic_patcher():
+    """A class of the host's patchers whose weights move while they run, as newer hosts have it on some cards."""
+    import comfy.model_patcher
+
+    class Dynamic(comfy.model_patcher.ModelPatcher):
+        def is_dynamic(self) -> bool:
+            return True
+
+    return Dynamic
+
+
 def measured(batch: int = 1, size: int = SIZE) -> Measurement:
     """The left half of random pictures, without noise."""
     mask = torch.zeros(1, 1, size, size)

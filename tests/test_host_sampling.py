@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import tiny_models
 import torch
-from guided_host import SIZE, apply_guidance, gaussian_model, guide, measured, misfit
+from guided_host import SIZE, apply_guidance, dynamic_patcher, gaussian_model, guide, measured, misfit
 
 from posterior.guidance.ddnm import DDNM
 from posterior.operators.errors import Refusal
@@ -207,10 +209,7 @@ def test_newer_hosts_are_told_of_gradients(host, gaussian, monkeypatch, way, kep
 
     seen = []
 
-    class Dynamic(comfy.model_patcher.ModelPatcher):
-        def is_dynamic(self) -> bool:
-            return True
-
+    class Dynamic(dynamic_patcher()):
         def clone(self, disable_dynamic: bool = False):
             assert not (disable_dynamic and kept), "the host would read the model from the disk anew"
             return self.static() if disable_dynamic else super().clone()
@@ -246,17 +245,9 @@ def test_newer_hosts_are_told_of_gradients(host, gaussian, monkeypatch, way, kep
 
 def test_a_controlnet_whose_weights_move_is_refused(gaussian):
     """Its gradient could be wrong in silence."""
-    from types import SimpleNamespace
-
-    import comfy.model_patcher
-
     from posterior.host.gradients import static_weights
 
-    class Dynamic(comfy.model_patcher.ModelPatcher):
-        def is_dynamic(self) -> bool:
-            return True
-
-    control = Dynamic(torch.nn.Linear(1, 1), gaussian.load_device, gaussian.offload_device)
+    control = dynamic_patcher()(torch.nn.Linear(1, 1), gaussian.load_device, gaussian.offload_device)
     guider = SimpleNamespace(model_patcher=gaussian, loaded_models=[control])
     with pytest.raises(Refusal, match="--disable-dynamic-vram"), static_weights(guider):
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from guided_host import dynamic_patcher
 from host_vaes import autoencoder, load_taesd, narrow_kl, vae_of
 from patch_codec import F64
 
@@ -17,19 +18,29 @@ def taesd(host, tmp_path_factory):
     return load_taesd(tmp_path_factory.mktemp("checkpoints") / "vae.safetensors")
 
 
+def precise(taesd, kind: str):
+    """A VAE that computes in float64."""
+    network = narrow_kl()
+    if kind == "taesd":
+        network = type(taesd.first_stage_model)(latent_channels=4)
+        network.load_state_dict({k: v.clone() for k, v in taesd.first_stage_model.state_dict().items()})
+    return vae_of(taesd, network, F64)
+
+
 @pytest.mark.parametrize("kind", ["taesd", "kl"])
 def test_decode_and_encode_are_the_host_s(host, taesd, kind):
-    vae = taesd if kind == "taesd" else vae_of(taesd, narrow_kl())
+    """In float64, since sums are made in another order."""
+    with torch.inference_mode(False):
+        vae = precise(taesd, kind)
     codec = autoencoder(vae)
     z = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = vae.decode(z).movedim(-1, 1)
         got = codec.decode(z)
         assert (got < 0).any()  # not cut
-        # float32, and sums in another order
-        torch.testing.assert_close(got.clamp(0, 1), expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(got.clamp(0, 1), expected)
         pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(6))
-        torch.testing.assert_close(codec.encode(pictures), vae.encode(pictures.movedim(1, -1)), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(codec.encode(pictures), vae.encode(pictures.movedim(1, -1)).float())
 
 
 @pytest.mark.parametrize(
@@ -41,10 +52,7 @@ def test_decode_and_encode_are_the_host_s(host, taesd, kind):
 def test_gradients_of_the_decoder_against_differences(host, taesd, kind, way):
     """Float64, in the ways of saving memory that leave nothing out."""
     with torch.inference_mode(False):
-        network = narrow_kl() if kind == "kl" else type(taesd.first_stage_model)(latent_channels=4)
-        if kind == "taesd":
-            network.load_state_dict({k: v.clone() for k, v in taesd.first_stage_model.state_dict().items()})
-        codec = autoencoder(vae_of(taesd, network, F64), **way)
+        codec = autoencoder(precise(taesd, kind), **way)
         generator = torch.Generator().manual_seed(1)
         z, d = (torch.randn(2, 4, 8, 8, dtype=F64, generator=generator) for _ in range(2))
         leaf = z.clone().requires_grad_()
@@ -70,13 +78,13 @@ def test_blocks_of_the_decoders(host, taesd):
 @pytest.mark.parametrize("kind", ["taesd", "kl"])
 def test_tiles_are_exact(host, taesd, kind):
     """A strip of three tiles: the picture is that of one piece, seams and borders included; so is TAESD's gradient."""
+    import comfy.model_management
+
     from posterior.host.differentiable import Economy
 
     with torch.inference_mode(False):
-        network = narrow_kl() if kind == "kl" else type(taesd.first_stage_model)(latent_channels=4)
-        if kind == "taesd":
-            network.load_state_dict({k: v.clone() for k, v in taesd.first_stage_model.state_dict().items()})
-        codec = autoencoder(vae_of(taesd, network, F64), (32, 512), (4, 64))
+        vae = precise(taesd, kind)
+        codec = autoencoder(vae, (32, 512), (4, 64))
         z = torch.randn(1, 4, 4, 64, dtype=F64, generator=torch.Generator().manual_seed(2))
         results = []
         for economy in (Economy(), Economy(decoder=True, tile=24)):
@@ -84,16 +92,20 @@ def test_tiles_are_exact(host, taesd, kind):
             leaf = z.clone().requires_grad_()
             image = codec.decode(leaf)
             v = torch.randn(image.shape, dtype=F64, generator=torch.Generator().manual_seed(3))
-            (gradient,) = torch.autograd.grad(image, leaf, v)
+            (gradient,) = torch.autograd.grad(image, leaf, v, retain_graph=True)
+            assert torch.equal(gradient, torch.autograd.grad(image, leaf, v, retain_graph=True)[0])
             results.append((image.detach(), gradient))
+        comfy.model_management.interrupt_current_processing()
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            torch.autograd.grad(image, leaf, v)
     (whole, exact), (tiled, gradient) = results
     torch.testing.assert_close(tiled, whole, rtol=1e-9, atol=1e-9)
     if kind == "taesd":
         torch.testing.assert_close(gradient, exact, rtol=1e-9, atol=1e-9)
     else:
         assert torch.cosine_similarity(gradient.flatten(), exact.flatten(), 0) > 0.97
-    assert not any("forward" in vars(module) for module in network.modules())
-    assert not any(type(module).__name__ == "WholeNorm" for module in network.modules())
+    modules = list(vae.first_stage_model.modules())  # all is as it was, after the interrupt as well
+    assert not any("forward" in vars(module) or type(module).__name__ == "WholeNorm" for module in modules)
 
 
 def test_forward_derivatives_of_the_decoder(host, taesd):
@@ -118,14 +130,10 @@ def test_weights_that_a_newer_host_moves(host, taesd, kind):
 
     from posterior.host.vae import static_vae
 
-    class Dynamic(comfy.model_patcher.ModelPatcher):
-        def is_dynamic(self) -> bool:
-            return True
-
     vae = decoder("vae") if kind == "kl" else taesd
     assert static_vae(vae) is vae
     vae = vae_of(vae, vae.first_stage_model)
-    vae.patcher = Dynamic(vae.first_stage_model, vae.device, vae.device)
+    vae.patcher = moving = dynamic_patcher()(vae.first_stage_model, vae.device, vae.device)
     with torch.inference_mode():
         static = static_vae(vae)
         ours, theirs = ({w.data_ptr() for w in each.first_stage_model.parameters()} for each in (static, vae))
@@ -133,4 +141,4 @@ def test_weights_that_a_newer_host_moves(host, taesd, kind):
         z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
         assert torch.equal(static.decode(z), vae.decode(z))
     assert static.patcher.model is static.first_stage_model and type(static.patcher) is comfy.model_patcher.ModelPatcher
-    assert type(vae.patcher) is Dynamic
+    assert vae.patcher is moving
