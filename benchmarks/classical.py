@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..measurement.measurement import Measurement
+from ..measurement.smooth import harmonic, membrane, smooth_inverse
 from ..operators.convolution import CircularConvolution
 from ..operators.identity import Identity
 from ..operators.inpainting import Inpainting
-from ..operators.measurement import Measurement
-from ..operators.smooth import harmonic, membrane, smooth_inverse
 
 
 def total_variation(measurement: Measurement, weight: float, rounds: int = 60) -> Tensor:

@@ -31,6 +31,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from ..diffusion.level import Level
 from ..guidance.base import Guidance, combine, conditional_denoiser, transit, vjp_calls
 from ..guidance.ddnm import DDNM
 from ..guidance.ddrm import DDRM
@@ -47,12 +48,12 @@ from ..guidance.pigdm import PiGDM
 from ..guidance.projection import NoisedProjection
 from ..guidance.score_ald import ScoreALD
 from ..guidance.snips import SNIPS
-from ..guidance.state import Level, Step, predict
+from ..guidance.state import Step, predict
 from ..guidance.stsl import STSL
 from ..guidance.tmpd import TMPD
+from ..measurement.measurement import Measurement
+from ..measurement.noise import GaussianNoise
 from ..operators.inpainting import Inpainting
-from ..operators.measurement import Measurement
-from ..operators.noise import GaussianNoise
 from ..photos import load_photo
 from ..priors.unet import PhotoUNet, denoise
 from ..samplers.ddim import guided_ddim

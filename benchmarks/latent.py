@@ -4,9 +4,9 @@
 
 A UNet of SD1.5's full width and depth with SD's full-size VAE decoder or TAESD, random weights, float32, on the CPU,
 inside the host: one step of the Guided DDIM sampler without guidance, and with DPS through the decoder in the ways of
-saving memory that `host.differentiable.Economy` has. Each case runs in a process of its own, between two plain steps.
-Both steps ask the network for a positive and a negative prompt (CFG), as people work with this model, except in the
-cases named "no CFG"; the decoder runs once all the same. Time is processor time, so that other work on the machine
+saving memory that `host.autograd.differentiable.Economy` has. Each case runs in a process of its own, between two plain
+steps. Both steps ask the network for a positive and a negative prompt (CFG), as people work with this model, except in
+the cases named "no CFG"; the decoder runs once all the same. Time is processor time, so that other work on the machine
 counts little; memory is the peak of the process during the step, weights included; at 64 that is up to 10 GB. Tiles are
 for larger pictures: at 64 they only cost time.
 
@@ -32,9 +32,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..guidance.dps import DPS
+from ..measurement.measurement import Measurement
+from ..measurement.noise import GaussianNoise
 from ..operators.inpainting import Inpainting
-from ..operators.measurement import Measurement
-from ..operators.noise import GaussianNoise
 from ..tests.inside_host import Host
 from ..tools import environment
 
@@ -105,7 +105,7 @@ def peak_memory() -> float:
 
 def multiplications(size: int) -> dict[str, float]:
     """Of one forward pass of the network, one conditioning, and of the decoder as a gradient takes it, in 10^9."""
-    from ..host.frozen import Frozen
+    from ..host.autograd.frozen import Frozen
 
     latent = torch.zeros(1, 4, size, size)
     counts = {}
@@ -124,7 +124,7 @@ def multiplications(size: int) -> dict[str, float]:
 def run(host: Host, case: str, size: int) -> dict[str, float]:
     """Time and peak memory of the plain and of the guided step."""
     from ..host import run as guided_run
-    from ..host.differentiable import Economy
+    from ..host.autograd.differentiable import Economy
     from ..host.sampler import guided_ddim_sampler
 
     kind, economy, scale = CASES[case]

@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..diffusion.level import Level
 from ..guidance.base import Guidance, conditional_denoiser
 from ..guidance.ddnm import DDNM
 from ..guidance.ddrm import DDRM
@@ -38,12 +39,11 @@ from ..guidance.pigdm import PiGDM, PiGDMPublished
 from ..guidance.projection import NoisedProjection
 from ..guidance.score_ald import ScoreALD
 from ..guidance.snips import SNIPS
-from ..guidance.state import Level
 from ..guidance.stsl import STSL
 from ..guidance.tmpd import TMPD
+from ..measurement.measurement import Measurement
+from ..measurement.noise import GaussianNoise
 from ..operators.dense import Dense
-from ..operators.measurement import Measurement
-from ..operators.noise import GaussianNoise
 from ..samplers.ddim import guided_ddim
 
 SAMPLES, DIRECTIONS = 2000, 100

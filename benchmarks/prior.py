@@ -35,20 +35,21 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..algebra.streams import sample_generators
+from ..diffusion.level import Level
 from ..guidance.auto import automatic
 from ..guidance.base import Guidance, conditional_denoiser
 from ..guidance.ddnm import DDNM
 from ..guidance.diffpir import DiffPIR
 from ..guidance.pigdm import PiGDM
-from ..guidance.state import Level
+from ..measurement.measurement import Measurement
+from ..measurement.noise import GaussianNoise
+from ..measurement.smooth import smooth_inverse
 from ..operators.convolution import CircularConvolution
 from ..operators.downscale import downscale
 from ..operators.identity import Identity
 from ..operators.inpainting import Inpainting
 from ..operators.kernels import gaussian
-from ..operators.measurement import Measurement
-from ..operators.noise import GaussianNoise, sample_generators
-from ..operators.smooth import smooth_inverse
 from ..priors import digits
 from ..priors.ffdnet import FFDNet
 from ..priors.given import laid_out

@@ -6,8 +6,8 @@ import math
 
 import torch
 
-from ..operators.errors import Refusal
-from ..operators.measurement import Measurement
+from ..algebra.refusal import Refusal
+from ..measurement.measurement import Measurement
 from ..operators.spectral import SpectralOperator, pseudo_reciprocal
 from .base import Guidance
 from .ddnm import DDNM

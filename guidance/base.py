@@ -11,11 +11,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..operators.base import moved
-from ..operators.errors import Refusal
-from ..operators.measurement import Measurement
+from ..algebra.moved import moved
+from ..algebra.refusal import Refusal
+from ..diffusion.level import Level
+from ..measurement.measurement import Measurement
 from ..operators.spectral import SpectralOperator
-from .state import Estimate, Level, State, Step, predict
+from .state import Estimate, State, Step, predict
 from .timing import ALWAYS, Timing
 
 
@@ -92,12 +93,6 @@ class Guidance(ABC):
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Guidance:
         """The same block with its tensors on `device`, in `dtype`."""
         return moved(self, device, dtype)
-
-
-def sample_norm(x: Tensor) -> Tensor:
-    """The Euclidean norm of each sample of `B ...`, never 0, shaped to broadcast against x."""
-    norm = x.flatten(1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
-    return norm.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def needs_jacobian(blocks: Sequence[Guidance], progress: float, index: int) -> bool:

@@ -13,7 +13,7 @@ the next state at sigma_s, of which the measurement brings a part. For singular 
     x_s        = alpha_s x0_hat(y) + V sqrt(Phi) z    where s_i > 0, and DDIM's own step where s_i = 0
 
 Any generalised inverse in the place of A^+ is as consistent with y. With `smooth` (ours) the correction is continued
-into pixels that were not measured, see `operators.smooth.continued`.
+into pixels that were not measured, see `measurement.smooth.continued`.
 
 The paper takes the ancestral step's variance as the budget; we follow its code (eq. 51 at eta = 0), whose budget is
 all of sigma_s^2, which works for any sampler. Other samplers than the Guided DDIM use x0_hat(y) only.
@@ -27,11 +27,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..operators.errors import Refusal
-from ..operators.smooth import continued
+from ..algebra.refusal import Refusal
+from ..diffusion.level import Level
+from ..measurement.smooth import continued
 from ..operators.spectral import SpectralOperator, pseudo_reciprocal
 from .base import Guidance
-from .state import Estimate, Level, State, Step
+from .state import Estimate, State, Step
 
 
 def renoise(x_s: Tensor, step: Step, operator: SpectralOperator, variance: Callable[[Tensor], Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..operators.krylov import conjugate_gradient
+from ..algebra.krylov import conjugate_gradient
 from .base import Guidance
 from .state import Estimate, State
 

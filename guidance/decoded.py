@@ -17,9 +17,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ..operators.decoded import Codec, Decoded, Linearised
+from ..diffusion.level import Level
+from ..measurement.decoded import Codec, Decoded, Linearised
 from .base import Guidance
-from .state import Estimate, Level, State
+from .state import Estimate, State
 
 
 @dataclass(frozen=True)

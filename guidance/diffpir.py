@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..operators.smooth import continued
+from ..measurement.smooth import continued
 from .base import Guidance
 from .state import Estimate, State
 

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .base import Guidance, sample_norm
+from ..algebra.norms import sample_norm
+from .base import Guidance
 from .state import Estimate, State
 
 

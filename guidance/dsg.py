@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .base import Guidance, sample_norm
+from ..algebra.norms import sample_norm
+from .base import Guidance
 from .dps import norm_ascent
 from .state import Estimate, State, Step
 

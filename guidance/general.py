@@ -19,8 +19,9 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from ..operators.errors import Refusal
-from .base import Guidance, sample_norm
+from ..algebra.norms import sample_norm
+from ..algebra.refusal import Refusal
+from .base import Guidance
 from .state import Estimate, State
 
 Error = Literal["prediction", "state"]

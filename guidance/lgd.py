@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..operators.noise import sample_generators, standard_normal
-from .base import Guidance, sample_norm
+from ..algebra.norms import sample_norm
+from ..algebra.streams import sample_generators, standard_normal
+from .base import Guidance
 from .state import Estimate, State
 
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..algebra.refusal import Refusal
 from ..operators.base import Operator
-from ..operators.errors import Refusal
 from .base import Guidance
 from .state import Estimate, State
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..operators.measurement import Measurement
+from ..measurement.measurement import Measurement
 from .base import Guidance
 from .state import Estimate, State, Step
 

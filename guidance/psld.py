@@ -18,10 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..operators.autograd import pulled_back, traced
-from ..operators.decoded import Decoded
-from ..operators.errors import Refusal
-from .base import Guidance, sample_norm
+from ..algebra.autograd import pulled_back, traced
+from ..algebra.norms import sample_norm
+from ..algebra.refusal import Refusal
+from ..measurement.decoded import Decoded
+from .base import Guidance
 from .state import Estimate, State
 
 

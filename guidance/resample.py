@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..operators.measurement import Measurement
+from ..measurement.measurement import Measurement
 from .base import Guidance
 from .state import Estimate, State, Step
 

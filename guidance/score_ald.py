@@ -19,7 +19,8 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from .base import Guidance, sample_norm
+from ..algebra.norms import sample_norm
+from .base import Guidance
 from .state import Estimate, State
 
 GammaSchedule = Literal["sigma", "constant"]

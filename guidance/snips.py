@@ -21,10 +21,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..diffusion.level import Level
 from ..operators.spectral import pseudo_reciprocal
 from .base import Guidance
 from .ddnm import renoise
-from .state import Estimate, Level, State, Step
+from .state import Estimate, State, Step
 
 
 @dataclass(frozen=True)

@@ -14,30 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..operators.autograd import pulled_back, traced
-
-
-class Level(NamedTuple):
-    """A noise level of the forward process x_t = alpha x_0 + sigma z.
-
-    Args:
-        alpha, sigma: in the unit of x_t as the method sees it.
-        scale: how many of the model's units are one of these (2 for a [-1, 1] model seen as [0, 1]).
-    """
-
-    alpha: float
-    sigma: float
-    scale: float = 1.0
-
-    @property
-    def norm(self) -> float:
-        """sqrt(alpha^2 + sigma^2) in the model's unit: x_t / norm is variance preserving."""
-        return math.hypot(self.alpha, self.scale * self.sigma)
-
-    @property
-    def bar(self) -> float:
-        """sigma_bar = sigma / alpha, the noise of x_t / alpha; finite where alpha is 0."""
-        return self.sigma / max(self.alpha, 1e-6)
+from ..algebra.autograd import pulled_back, traced
+from ..diffusion.level import Level
 
 
 @dataclass

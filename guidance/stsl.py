@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..operators.noise import sample_generators, standard_normal
+from ..algebra.streams import sample_generators, standard_normal
 from .base import Guidance
 from .dps import norm_ascent
 from .state import Estimate, State

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ..operators.errors import Refusal
+from ..algebra.refusal import Refusal
 
 Schedule = Literal["constant", "rising", "falling", "bump"]
 SCHEDULES = get_args(Schedule)

@@ -14,8 +14,8 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
-from ..guidance.state import Level
-from .gradients import static_clone
+from ..diffusion.level import Level
+from .autograd.gradients import static_clone
 from .run import ATTACHMENT, Guide, GuidedRun, attached_guides, refuse_transitions
 from .sampler import GuidedSampler
 

@@ -16,13 +16,14 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
+from ..algebra.refusal import Refusal
+from ..diffusion.level import Level
 from ..guidance.base import Guidance, combine, needs_jacobian, vjp_calls
-from ..guidance.state import Estimate, Level, predict
-from ..operators.errors import Refusal
-from .differentiable import DifferentiableCalls, is_out_of_memory
-from .gradients import GradientScope, normal_tree, static_weights
-from .memory import out_of_memory, reserve
-from .space import ModelSpace, schedule_of, space_of
+from ..guidance.state import Estimate, predict
+from .autograd.differentiable import DifferentiableCalls, is_out_of_memory
+from .autograd.gradients import GradientScope, normal_tree, static_weights
+from .autograd.memory import out_of_memory, reserve
+from .spaces.space import ModelSpace, schedule_of, space_of
 from .trace import Trace
 
 

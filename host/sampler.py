@@ -9,16 +9,17 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ..guidance.state import Estimate, Level
-from ..operators.noise import sample_generators
+from ..algebra.streams import sample_generators
+from ..diffusion.level import Level
+from ..diffusion.schedule import AXES
+from ..guidance.state import Estimate
 from ..samplers.annealed import annealed_restoration
 from ..samplers.ddim import NoiseRule, guided_ddim, time_travel
 from ..samplers.dpm import dpm_solver
 from ..samplers.heun import heun
 from ..samplers.langevin import annealed_langevin, predictor_corrector
 from ..samplers.maruyama import euler_maruyama
-from ..samplers.schedule import AXES
-from .gradients import normal
+from .autograd.gradients import normal
 from .run import Guide, GuidedRun, attached_guides, refuse_transitions
 
 OdeSolver = Literal["DPM-Solver++ 2M", "Heun", "Euler"]

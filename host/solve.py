@@ -12,12 +12,12 @@ import latent_preview
 import torch
 from torch import Tensor
 
-from ..operators.errors import Refusal
-from ..operators.measurement import Measurement
-from ..operators.smooth import smooth_inverse
+from ..algebra.refusal import Refusal
+from ..measurement.measurement import Measurement
+from ..measurement.smooth import smooth_inverse
 from .run import Guide
-from .space import schedule_of
-from .vae import is_latent_vae, latent_size, padded, picture_ratio
+from .spaces.space import schedule_of
+from .spaces.vae import is_latent_vae, latent_size, padded, picture_ratio
 
 STARTS = ("noise", "smooth", "back-projection")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from ..host.prior_files import register_folders
+from ..host.models.prior_files import register_folders
 
 register_folders()  # before the nodes list what is in them
 

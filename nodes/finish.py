@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..operators.blend import keep_measured
+from ..measurement.blend import keep_measured
 from .sockets import Measurement, picture, planes
 
 

@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 from ..guidance.auto import automatic
 from ..guidance.general import ERRORS, LIFTINGS, SCALES, General
 from ..guidance.timing import SCHEDULES, Timing
-from ..host.vae import is_latent_vae
+from ..host.spaces.vae import is_latent_vae
 from .guidance import CATEGORY, chain, guidance_output, schema
 from .sockets import Guidance
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
+from ..algebra.refusal import Refusal
 from ..host.plot import Panel, draw
 from ..host.trace import Trace
-from ..operators.errors import Refusal
 from .sockets import Guidance
 
 CATEGORY = "posterior/inspect"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io, ui
 
+from ..algebra.refusal import Refusal
 from ..host.solve import start_picture
-from ..operators.errors import Refusal
-from ..operators.measurement import Measurement as Measured
-from ..operators.measurement import combine, require_finite
-from ..operators.noise import GaussianNoise, Noise, PoissonNoise
-from ..operators.noise_level import noise_level
+from ..measurement.measurement import Measurement as Measured
+from ..measurement.measurement import combine, require_finite
+from ..measurement.noise import GaussianNoise, Noise, PoissonNoise
+from ..measurement.noise_level import noise_level
 from ..photos import DAMAGES, PHOTOS, load_damage, load_photo
 from .sockets import Measurement, Operator, hole, picture, planes
 

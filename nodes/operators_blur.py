@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
+from ..algebra.refusal import Refusal
 from ..operators.convolution import convolution
-from ..operators.errors import Refusal
 from ..operators.kernels import camera_shake, disk, from_picture, gaussian, motion
 from ..operators.varying_blur import VaryingBlur
 from .operator_schema import boundary_input, operator_schema, seed_input

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
+from ..algebra.transforms import TRANSFORMS
 from ..operators.phase_retrieval import CodedDiffraction, PhaseRetrieval
 from ..operators.sensing import PATTERNS, BlockSensing, Subsampled
-from ..operators.transforms import TRANSFORMS
 from .operator_schema import operator_schema, seed_input
 
 

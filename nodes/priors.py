@@ -6,8 +6,8 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..host.pixel_model import join_experts
-from ..host.prior_files import (
+from ..host.models.pixel_model import join_experts
+from ..host.models.prior_files import (
     CHECKPOINTS,
     DENOISERS,
     SCHEDULES,

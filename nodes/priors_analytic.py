@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..host.exact import exact_posterior
-from ..host.pixel_model import ready_model
+from ..host.models.exact import exact_posterior
+from ..host.models.pixel_model import ready_model
 from ..priors.analytic import PictureGaussian, PictureMixture, Texture
 from .priors import CATEGORY
 from .sockets import Measurement, picture, planes

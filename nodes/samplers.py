@@ -19,7 +19,7 @@ from ..host.solve import (
     sampling_sigmas,
     start_latent,
 )
-from ..host.vae import is_latent_vae
+from ..host.spaces.vae import is_latent_vae
 from ..samplers.ddim import NOISE_RULES
 from .priors import UNCONDITIONAL
 from .sockets import Guidance, Measurement, picture

@@ -6,8 +6,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..host.gradients import normal
-from ..operators.errors import Refusal
+from ..algebra.refusal import Refusal
+from ..host.autograd.gradients import normal
 
 Operator = io.Custom("MEASUREMENT_OPERATOR")
 Measurement = io.Custom("MEASUREMENT")

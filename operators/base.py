@@ -7,33 +7,16 @@ moved copy. One mask per sample is a tensor with a batch dimension, broadcast ag
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from .autograd import pulled_back, traced
-from .errors import Refusal
-from .krylov import conjugate_gradient
-
-Movable = TypeVar("Movable")
-
-
-def moved(holder: Movable, device: torch.device | str, dtype: torch.dtype) -> Movable:
-    """A shallow copy of `holder` whose tensors (and holders, lists of them) live on `device` in `dtype`."""
-    clone = copy.copy(holder)
-    for name, value in vars(holder).items():
-        if isinstance(value, Tensor):
-            value = value.to(device, dtype if value.is_floating_point() else value.dtype)
-        elif isinstance(value, (tuple, list)) and any(hasattr(item, "to") for item in value):
-            value = type(value)(item.to(device, dtype) if hasattr(item, "to") else item for item in value)
-        elif hasattr(value, "to") and hasattr(value, "__dict__"):
-            value = value.to(device, dtype)
-        object.__setattr__(clone, name, value)
-    return clone
+from ..algebra.autograd import pulled_back, traced
+from ..algebra.krylov import conjugate_gradient
+from ..algebra.moved import moved
+from ..algebra.refusal import Refusal
 
 
 class Operator(ABC):

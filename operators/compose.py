@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..algebra.cache import Cache
 from .base import LinearOperator, Operator
-from .cache import Cache
 from .diagonal import Diagonal, Mask, Weight
 from .identity import Scale
 from .spectral import SpectralOperator

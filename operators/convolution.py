@@ -13,13 +13,13 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from ..algebra.cache import Cache
+from ..algebra.refusal import Refusal
+from ..algebra.transforms import dct, idct, wide
 from .base import LinearOperator
-from .cache import Cache
 from .compose import compose
 from .crop import Crop
-from .errors import Refusal
 from .spectral import SpectralOperator
-from .transforms import dct, idct, wide
 
 BOUNDARIES = ("reflect", "circular", "valid")
 

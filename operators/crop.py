@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .errors import Refusal
+from ..algebra.refusal import Refusal
 from .spectral import SpectralOperator
 
 

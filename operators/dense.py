@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from .errors import Refusal
+from ..algebra.refusal import Refusal
+from ..algebra.views import log_picture
 from .spectral import SpectralOperator
-from .views import log_picture
 
 
 class Dense(SpectralOperator):

@@ -14,8 +14,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .errors import Refusal
-from .reflection import reflect
+from ..algebra.reflection import reflect
+from ..algebra.refusal import Refusal
 from .separable import Separable
 from .spectral import SpectralOperator
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .errors import Refusal
-from .reflection import reflect
+from ..algebra.reflection import reflect
+from ..algebra.refusal import Refusal
 from .spectral import SpectralOperator
 
 #: luma of ITU-R BT.601 (https://www.itu.int/rec/R-REC-BT.601), which JPEG and Pillow use

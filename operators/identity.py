@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..algebra.refusal import Refusal
 from .diagonal import Diagonal
-from .errors import Refusal
 
 
 class Scale(Diagonal):

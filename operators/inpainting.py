@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from .cache import Cache
+from ..algebra.cache import Cache
+from ..algebra.refusal import Refusal
 from .diagonal import Mask
-from .errors import Refusal
 
 
 class Inpainting(Mask):

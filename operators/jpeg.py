@@ -16,10 +16,10 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..algebra.refusal import Refusal
+from ..algebra.transforms import wide
 from .base import Operator
-from .errors import Refusal
 from .pointwise import straight_through
-from .transforms import wide
 
 #: annex K.1, at quality 50; rows by vertical frequency
 LUMINANCE = (

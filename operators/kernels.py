@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .errors import Refusal
+from ..algebra.refusal import Refusal
 
 
 def gaussian(sigma: float) -> Tensor:

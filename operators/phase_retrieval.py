@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..algebra.cache import Cache
+from ..algebra.refusal import Refusal
+from ..algebra.transforms import wide
+from ..algebra.views import log_picture
 from .base import Operator
-from .cache import Cache
-from .errors import Refusal
-from .transforms import wide
-from .views import log_picture
 
 
 class PhaseRetrieval(Operator):

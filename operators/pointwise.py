@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..algebra.refusal import Refusal
 from .base import Operator
-from .errors import Refusal
 
 DITHERS = ("none", "ordered", "random")
 

@@ -7,11 +7,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .cache import Cache
-from .errors import Refusal
+from ..algebra.cache import Cache
+from ..algebra.refusal import Refusal
+from ..algebra.transforms import TRANSFORMS
+from ..algebra.views import log_picture
 from .spectral import SpectralOperator
-from .transforms import TRANSFORMS
-from .views import log_picture
 
 PATTERNS = ("variable density", "low frequencies", "uniform")
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .cache import Cache
+from ..algebra.cache import Cache
 from .spectral import SpectralOperator
 
 

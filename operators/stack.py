@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..algebra.refusal import Refusal
 from .base import LinearOperator, Operator
-from .errors import Refusal
 
 
 class Stack(Operator):

@@ -11,10 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..algebra.cache import Cache
+from ..algebra.refusal import Refusal
 from .base import LinearOperator
-from .cache import Cache
 from .convolution import CircularConvolution
-from .errors import Refusal
 
 
 def bumps(nodes: int, n: int) -> Tensor:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..operators.errors import Refusal
+from ..algebra.refusal import Refusal
 
 
 class Residual(nn.Module):

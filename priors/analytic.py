@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from ..operators.errors import Refusal
+from ..algebra.refusal import Refusal
 from .gaussian import Gaussian, GaussianPrior, StationaryGaussian
 from .mixture import GaussianMixture
 

@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..algebra.streams import sample_generators, standard_normal
+from ..measurement.measurement import Measurement
 from ..operators.base import Operator
-from ..operators.measurement import Measurement
-from ..operators.noise import sample_generators, standard_normal
 
 if TYPE_CHECKING:
-    from ..guidance.state import Level
+    from ..diffusion.level import Level
 
 Response = Callable[[Tensor], Tensor]
 

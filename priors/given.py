@@ -12,10 +12,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..algebra.refusal import Refusal
 from ..operators.base import Operator
 from ..operators.convolution import SymmetricConvolution
 from ..operators.downscale import downscale
-from ..operators.errors import Refusal
 from ..operators.grayscale import Grayscale
 from ..operators.identity import Identity
 from ..operators.jpeg import JPEG

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..operators.errors import Refusal
+from ..algebra.refusal import Refusal
 from .unet import PhotoUNet, denoise
 
 

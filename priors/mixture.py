@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..operators.measurement import Measurement
-from ..operators.noise import sample_generators
+from ..algebra.streams import sample_generators
+from ..measurement.measurement import Measurement
 from .gaussian import Gaussian, GaussianPrior
 
 if TYPE_CHECKING:
-    from ..guidance.state import Level
+    from ..diffusion.level import Level
 
 
 class GaussianMixture:

@@ -23,9 +23,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ..algebra.streams import standard_normal
+from ..diffusion.level import Level
 from ..guidance.base import Guidance, transit
-from ..guidance.state import Estimate, Level, Step
-from ..operators.noise import standard_normal
+from ..guidance.state import Estimate, Step
 
 NoiseRule = Literal["eta", "zeta", "varsigma"]
 NOISE_RULES = get_args(NoiseRule)

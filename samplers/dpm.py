@@ -19,8 +19,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..guidance.state import Estimate, Level
-from ..operators.noise import standard_normal
+from ..algebra.streams import standard_normal
+from ..diffusion.level import Level
+from ..guidance.state import Estimate
 
 
 def dpm_solver(

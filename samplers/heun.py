@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from ..guidance.state import Estimate, Level
+from ..diffusion.level import Level
+from ..guidance.state import Estimate
 
 
 def heun(

@@ -21,9 +21,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..guidance.base import sample_norm
-from ..guidance.state import Estimate, Level
-from ..operators.noise import standard_normal
+from ..algebra.norms import sample_norm
+from ..algebra.streams import standard_normal
+from ..diffusion.level import Level
+from ..guidance.state import Estimate
 from .ddim import fresh_noise
 
 Model = Callable[..., Estimate]

@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..guidance.state import Estimate, Level
-from ..operators.noise import standard_normal
-from .schedule import Axis
+from ..algebra.streams import standard_normal
+from ..diffusion.level import Level
+from ..diffusion.schedule import Axis
+from ..guidance.state import Estimate
 
 
 def euler_maruyama(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from posterior.diffusion.level import Level
 from posterior.guidance.base import Guidance
 from posterior.guidance.ddnm import DDNM
 from posterior.guidance.ddrm import DDRM
@@ -27,12 +28,11 @@ from posterior.guidance.pigdm import PiGDM, PiGDMPublished
 from posterior.guidance.projection import NoisedProjection
 from posterior.guidance.score_ald import ScoreALD, ScoreALDNormalised
 from posterior.guidance.snips import SNIPS
-from posterior.guidance.state import Level
 from posterior.guidance.stsl import STSL
 from posterior.guidance.tmpd import TMPD
+from posterior.measurement.measurement import Measurement
+from posterior.measurement.noise import GaussianNoise
 from posterior.operators.dense import Dense
-from posterior.operators.measurement import Measurement
-from posterior.operators.noise import GaussianNoise
 from posterior.priors.gaussian import Gaussian
 
 F64 = torch.float64

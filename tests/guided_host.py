@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from posterior.measurement.measurement import Measurement
+from posterior.measurement.noise import GaussianNoise
 from posterior.operators.inpainting import Inpainting
-from posterior.operators.measurement import Measurement
-from posterior.operators.noise import GaussianNoise
 
 SIZE = 8
 

@@ -30,8 +30,8 @@ def main(way: str, folder: Path) -> None:
     import comfy.model_management
     import comfy.sd
 
-    from posterior.host.differentiable import DifferentiableCalls, Economy
-    from posterior.host.gradients import GradientScope
+    from posterior.host.autograd.differentiable import DifferentiableCalls, Economy
+    from posterior.host.autograd.gradients import GradientScope
 
     path = folder / "sd15.safetensors"
     with torch.inference_mode():

@@ -16,7 +16,7 @@ F64 = torch.float64
 
 @pytest.fixture(scope="module")
 def frozen(host):
-    from posterior.host.frozen import Frozen
+    from posterior.host.autograd.frozen import Frozen
 
     return Frozen
 
@@ -256,7 +256,7 @@ def test_autoencoders_of_the_host(frozen, make, most):
 def test_unet_of_the_host(frozen, checkpointed):
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-    from posterior.host.differentiable import OutOfPlace, blocks, checkpointed_blocks, differentiable_attention
+    from posterior.host.autograd.differentiable import OutOfPlace, blocks, checkpointed_blocks, differentiable_attention
 
     network = UNetModel(
         image_size=8, in_channels=4, out_channels=4, model_channels=32, num_res_blocks=[1, 1], channel_mult=[1, 2],

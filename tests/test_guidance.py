@@ -11,6 +11,9 @@ import torch
 from guidance_rows import F64, LEVELS, NEXT, ROWS, Dense64, Row, matrices, measure, one_thread, random_prior  # noqa: F401
 from torch import Tensor
 
+from posterior.algebra.refusal import Refusal
+from posterior.algebra.streams import sample_generators, standard_normal
+from posterior.diffusion.level import Level
 from posterior.guidance.auto import automatic, steepness
 from posterior.guidance.base import Guidance, combine, conditional_denoiser, vjp_calls
 from posterior.guidance.ddnm import DDNM
@@ -20,19 +23,18 @@ from posterior.guidance.lgd import LGDMC
 from posterior.guidance.mmps import MMPS
 from posterior.guidance.pigdm import PiGDM, PiGDMPublished
 from posterior.guidance.snips import SNIPS
-from posterior.guidance.state import Level, predict
+from posterior.guidance.state import predict
 from posterior.guidance.timing import SCHEDULES, Timing
+from posterior.measurement.measurement import Measurement
+from posterior.measurement.noise import GaussianNoise, PoissonNoise
 from posterior.operators.base import Operator
 from posterior.operators.convolution import CircularConvolution
 from posterior.operators.dense import Dense
 from posterior.operators.downscale import downscale
-from posterior.operators.errors import Refusal
 from posterior.operators.identity import Identity, Scale
 from posterior.operators.inpainting import Inpainting
 from posterior.operators.jpeg import JPEG
 from posterior.operators.kernels import gaussian
-from posterior.operators.measurement import Measurement
-from posterior.operators.noise import GaussianNoise, PoissonNoise, sample_generators, standard_normal
 from posterior.operators.phase_retrieval import CodedDiffraction, PhaseRetrieval
 from posterior.operators.sensing import Subsampled
 from posterior.operators.varying_blur import VaryingBlur

@@ -9,15 +9,17 @@ import torch
 from guidance_rows import F64, matrices, measure, one_thread, random_prior  # noqa: F401
 from torch import Tensor
 
+from posterior.algebra.streams import sample_generators
+from posterior.diffusion.level import Level
 from posterior.guidance.base import conditional_denoiser
 from posterior.guidance.ddnm import DDNM
 from posterior.guidance.dps import DPSGaussian
 from posterior.guidance.mmps import MMPS
 from posterior.guidance.pigdm import PiGDM
-from posterior.guidance.state import Level, State
+from posterior.guidance.state import State
+from posterior.measurement.measurement import Measurement
+from posterior.measurement.noise import GaussianNoise
 from posterior.operators.identity import Identity
-from posterior.operators.measurement import Measurement
-from posterior.operators.noise import GaussianNoise, sample_generators
 from posterior.priors.gaussian import Gaussian
 from posterior.samplers.ddim import guided_ddim
 

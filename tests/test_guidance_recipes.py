@@ -15,6 +15,8 @@ import torch
 from guidance_rows import F64, matrices, one_thread, random_prior  # noqa: F401
 from torch import Tensor
 
+from posterior.algebra.streams import sample_generators, standard_normal
+from posterior.diffusion.level import Level
 from posterior.guidance.base import Guidance, conditional_denoiser
 from posterior.guidance.ddnm import DDNM
 from posterior.guidance.ddrm import DDRM
@@ -26,10 +28,10 @@ from posterior.guidance.mpgd import MPGD
 from posterior.guidance.pigdm import PiGDMPublished
 from posterior.guidance.projection import NoisedProjection
 from posterior.guidance.snips import SNIPS
-from posterior.guidance.state import Level, predict
+from posterior.guidance.state import predict
+from posterior.measurement.measurement import Measurement
+from posterior.measurement.noise import GaussianNoise
 from posterior.operators.dense import Dense
-from posterior.operators.measurement import Measurement
-from posterior.operators.noise import GaussianNoise, sample_generators, standard_normal
 from posterior.priors.mixture import GaussianMixture
 from posterior.samplers.ddim import guided_ddim
 

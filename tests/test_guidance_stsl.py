@@ -7,14 +7,15 @@ import torch
 from guidance_rows import F64, one_thread  # noqa: F401
 from torch import Tensor
 
+from posterior.diffusion.level import Level
 from posterior.guidance import stsl
 from posterior.guidance.base import combine, conditional_denoiser
 from posterior.guidance.dps import DPS
-from posterior.guidance.state import Level, predict
+from posterior.guidance.state import predict
 from posterior.guidance.stsl import STSL
+from posterior.measurement.measurement import Measurement
+from posterior.measurement.noise import GaussianNoise
 from posterior.operators.dense import Dense
-from posterior.operators.measurement import Measurement
-from posterior.operators.noise import GaussianNoise
 from posterior.priors.mixture import GaussianMixture
 from posterior.samplers.ddim import guided_ddim
 

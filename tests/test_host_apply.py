@@ -10,11 +10,11 @@ from guided_host import SIZE, apply_guidance, gaussian_model, guide, measured, m
 
 from posterior.guidance.ddnm import DDNM
 from posterior.guidance.timing import Timing
+from posterior.measurement.measurement import Measurement
+from posterior.measurement.noise import GaussianNoise
 from posterior.operators.convolution import CircularConvolution
 from posterior.operators.inpainting import Inpainting
 from posterior.operators.kernels import motion
-from posterior.operators.measurement import Measurement
-from posterior.operators.noise import GaussianNoise
 from posterior.photos import load_photo
 
 NONE = [[None, {}]]

@@ -6,9 +6,9 @@ import pytest
 import tiny_models
 import torch
 
+from posterior.measurement.measurement import Measurement
+from posterior.measurement.noise import GaussianNoise
 from posterior.operators.inpainting import Inpainting
-from posterior.operators.measurement import Measurement
-from posterior.operators.noise import GaussianNoise
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_the_gradient_is_the_published_step(host, sd15, vae):
 @pytest.mark.parametrize("economy", ["out_of_place", "checkpoint", "pieces"])
 def test_every_way_of_saving_memory_gives_the_same_gradient(host, sd15, vae, economy, monkeypatch):
     from posterior.host import run
-    from posterior.host.differentiable import Economy
+    from posterior.host.autograd.differentiable import Economy
 
     ways = {
         "out_of_place": Economy(out_of_place=True),
@@ -280,7 +280,7 @@ def test_quantised_weights_become_normal(host):
     """A wrapper around plain tensors keeps its values, and a gradient passes."""
     from comfy.quant_ops import QuantizedTensor
 
-    from posterior.host.gradients import GradientScope
+    from posterior.host.autograd.gradients import GradientScope
 
     with torch.inference_mode():
         layer = torch.nn.Linear(8, 4, bias=False)

@@ -12,9 +12,9 @@ import torch
 
 from posterior.guidance.dps import DPS
 from posterior.guidance.state import Estimate, State
+from posterior.measurement.measurement import Measurement
+from posterior.measurement.noise import GaussianNoise
 from posterior.operators.inpainting import Inpainting
-from posterior.operators.measurement import Measurement
-from posterior.operators.noise import GaussianNoise
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import tiny_models
 import torch
 from guided_host import SIZE, apply_guidance, dynamic_patcher, gaussian_model, guide, measured, misfit
 
+from posterior.algebra.refusal import Refusal
 from posterior.guidance.ddnm import DDNM
-from posterior.operators.errors import Refusal
-from posterior.operators.measurement import Measurement
-from posterior.operators.noise import GaussianNoise
+from posterior.measurement.measurement import Measurement
+from posterior.measurement.noise import GaussianNoise
 
 NONE = [[None, {}]]
 
@@ -160,8 +160,8 @@ def test_one_seed_one_picture_and_own_streams(host, gaussian):
 
 def test_simulated_noise_and_sampling_noise_are_independent(host, gaussian):
     """The same seed in Simulate and in the sampler must not give the same numbers."""
+    from posterior.algebra.streams import sample_generators, standard_normal
     from posterior.operators.identity import Identity
-    from posterior.operators.noise import sample_generators, standard_normal
 
     clean = torch.zeros(1, 3, SIZE, SIZE)
     noise = Measurement.simulate(Identity(), clean, GaussianNoise(1.0), seed=9).y
@@ -245,7 +245,7 @@ def test_newer_hosts_are_told_of_gradients(host, gaussian, monkeypatch, way, kep
 
 def test_a_controlnet_whose_weights_move_is_refused(gaussian):
     """Its gradient could be wrong in silence."""
-    from posterior.host.gradients import static_weights
+    from posterior.host.autograd.gradients import static_weights
 
     control = dynamic_patcher()(torch.nn.Linear(1, 1), gaussian.load_device, gaussian.offload_device)
     guider = SimpleNamespace(model_patcher=gaussian, loaded_models=[control])

@@ -7,8 +7,8 @@ import torch
 from guided_host import SIZE, gaussian_model, guide, measured, misfit
 
 from posterior.guidance.ddnm import DDNM
-from posterior.operators.measurement import Measurement
-from posterior.operators.noise import GaussianNoise
+from posterior.measurement.measurement import Measurement
+from posterior.measurement.noise import GaussianNoise
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from posterior.operators.krylov import conjugate_gradient
+from posterior.algebra.krylov import conjugate_gradient
 
 F64 = torch.float64
 

@@ -11,6 +11,8 @@ import torch
 from patch_codec import F64, PatchPCA, SmallAutoencoder, latent_prior
 from torch import Tensor
 
+from posterior.algebra.refusal import Refusal
+from posterior.diffusion.level import Level
 from posterior.guidance.base import Guidance, combine, conditional_denoiser
 from posterior.guidance.ddnm import DDNM
 from posterior.guidance.dds import DDS
@@ -25,16 +27,15 @@ from posterior.guidance.mpgd import MPGD
 from posterior.guidance.pigdm import PiGDM, PiGDMPublished
 from posterior.guidance.psld import PSLD
 from posterior.guidance.score_ald import ScoreALD
-from posterior.guidance.state import Level, predict
+from posterior.guidance.state import predict
 from posterior.guidance.tmpd import TMPD
+from posterior.measurement.decoded import Decoded, Linearised
+from posterior.measurement.measurement import Measurement
+from posterior.measurement.noise import GaussianNoise
 from posterior.operators.base import LinearOperator
-from posterior.operators.decoded import Decoded, Linearised
 from posterior.operators.downscale import downscale
-from posterior.operators.errors import Refusal
 from posterior.operators.inpainting import Inpainting
 from posterior.operators.jpeg import JPEG
-from posterior.operators.measurement import Measurement
-from posterior.operators.noise import GaussianNoise
 from posterior.priors.gaussian import dense_matrix
 from posterior.samplers.ddim import guided_ddim
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from posterior.operators.blend import keep_measured
+from posterior.algebra.refusal import Refusal
+from posterior.measurement.blend import keep_measured
+from posterior.measurement.measurement import Measurement
+from posterior.measurement.noise import GaussianNoise
+from posterior.measurement.smooth import harmonic
 from posterior.operators.convolution import convolution
 from posterior.operators.crop import Crop
-from posterior.operators.errors import Refusal
 from posterior.operators.inpainting import Inpainting, Mosaic, RandomPixels
 from posterior.operators.kernels import gaussian
-from posterior.operators.measurement import Measurement
-from posterior.operators.noise import GaussianNoise
-from posterior.operators.smooth import harmonic
 from posterior.photos import load_photo
 
 F64 = torch.float64

@@ -10,6 +10,7 @@ import torch
 from host_vaes import load_taesd, narrow_kl, vae_of
 from patch_codec import PatchPCA
 
+from posterior.algebra.refusal import Refusal
 from posterior.guidance.ddnm import DDNM
 from posterior.guidance.diffpir import DiffPIR
 from posterior.guidance.dps import DPS
@@ -20,12 +21,11 @@ from posterior.guidance.psld import PSLD
 from posterior.guidance.resample import ReSample
 from posterior.guidance.score_ald import ScoreALD
 from posterior.guidance.stsl import STSL
+from posterior.measurement.measurement import Measurement
+from posterior.measurement.noise import GaussianNoise
 from posterior.operators.downscale import downscale
-from posterior.operators.errors import Refusal
 from posterior.operators.inpainting import Inpainting
 from posterior.operators.jpeg import JPEG
-from posterior.operators.measurement import Measurement
-from posterior.operators.noise import GaussianNoise
 
 SIGMAS = torch.tensor([5.0, 2.0, 0.0])
 
@@ -172,8 +172,9 @@ def test_memory_decides_how_the_gradient_is_made(host, sd15, taesd, monkeypatch)
     """Plain, checkpointed, in tiles: the first that fits; and an error for want of memory goes on from there."""
     import comfy.model_management as management
 
-    from posterior.host import memory, space
-    from posterior.host.differentiable import Economy
+    from posterior.host.autograd import memory
+    from posterior.host.autograd.differentiable import Economy
+    from posterior.host.spaces import space
 
     class Guider:
         model_patcher, inner_model, loaded_models, conds = sd15, sd15.model, (), {"positive": []}

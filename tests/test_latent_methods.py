@@ -11,6 +11,8 @@ from patch_codec import F64, latent_prior
 from test_latent import CODEC, LATENT, SIDE, pictured, state
 from torch import Tensor
 
+from posterior.algebra.streams import sample_generators
+from posterior.diffusion.level import Level
 from posterior.guidance.base import Guidance, combine, conditional_denoiser
 from posterior.guidance.ddnm import DDNM
 from posterior.guidance.decoded import decoded
@@ -20,10 +22,9 @@ from posterior.guidance.mmps import MMPS
 from posterior.guidance.mpgd import MPGD
 from posterior.guidance.psld import PSLD
 from posterior.guidance.resample import CLEAN, ReSample, fitted
-from posterior.guidance.state import Level, Step
+from posterior.guidance.state import Step
 from posterior.guidance.stsl import STSL
-from posterior.operators.decoded import Decoded
-from posterior.operators.noise import sample_generators
+from posterior.measurement.decoded import Decoded
 from posterior.priors.gaussian import dense_matrix
 from posterior.samplers.ddim import guided_ddim
 

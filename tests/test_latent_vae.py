@@ -9,7 +9,7 @@ from host_vaes import autoencoder, load_taesd, narrow_kl, vae_of
 from patch_codec import F64
 
 from posterior.benchmarks.latent import decoder
-from posterior.operators.decoded import Decoded, Linearised
+from posterior.measurement.decoded import Decoded, Linearised
 from posterior.operators.downscale import downscale
 
 
@@ -67,7 +67,7 @@ def test_gradients_of_the_decoder_against_differences(host, taesd, kind, way):
 
 def test_blocks_of_the_decoders(host, taesd):
     """What is checkpointed: residual, attention and sampling blocks of SD's VAE; the blocks of TAESD."""
-    from posterior.host.vae import units
+    from posterior.host.spaces.vae import units
 
     names = [type(unit).__name__ for unit in units(narrow_kl().decoder)]
     levels = ["ResnetBlock"] * 2, *(["ResnetBlock", "ResnetBlock", "Upsample"] for _ in range(3))
@@ -80,7 +80,7 @@ def test_tiles_are_exact(host, taesd, kind):
     """A strip of three tiles: the picture is that of one piece, seams and borders included; so is TAESD's gradient."""
     import comfy.model_management
 
-    from posterior.host.differentiable import Economy
+    from posterior.host.autograd.differentiable import Economy
 
     with torch.inference_mode(False):
         vae = precise(taesd, kind)
@@ -110,7 +110,7 @@ def test_tiles_are_exact(host, taesd, kind):
 
 def test_forward_derivatives_of_the_decoder(host, taesd):
     """What Gauss-Newton methods need: J v and J^T v of the real networks agree."""
-    from posterior.host.gradients import GradientScope
+    from posterior.host.autograd.gradients import GradientScope
 
     for network in (narrow_kl(), None):
         vae = taesd if network is None else vae_of(taesd, network)
@@ -128,7 +128,7 @@ def test_weights_that_a_newer_host_moves(host, taesd, kind):
     """A VAE whose weights move is replaced by one of the same weights that stay, and is left as it is."""
     import comfy.model_patcher
 
-    from posterior.host.vae import static_vae
+    from posterior.host.spaces.vae import static_vae
 
     vae = decoder("vae") if kind == "kl" else taesd
     assert static_vae(vae) is vae

@@ -7,17 +7,18 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+from posterior.algebra.refusal import Refusal
+from posterior.diffusion.level import Level
 from posterior.guidance.diffpir import DiffPIR
-from posterior.guidance.state import Level, State
+from posterior.guidance.state import State
+from posterior.measurement.measurement import Measurement, combine
+from posterior.measurement.noise import ROUNDING, GaussianNoise, Noise, PoissonNoise
+from posterior.measurement.noise_level import noise_level
 from posterior.operators.convolution import CircularConvolution
 from posterior.operators.downscale import downscale
-from posterior.operators.errors import Refusal
 from posterior.operators.identity import Identity, Scale
 from posterior.operators.inpainting import Inpainting
 from posterior.operators.kernels import gaussian
-from posterior.operators.measurement import Measurement, combine
-from posterior.operators.noise import ROUNDING, GaussianNoise, Noise, PoissonNoise
-from posterior.operators.noise_level import noise_level
 from posterior.operators.phase_retrieval import PhaseRetrieval
 from posterior.operators.pointwise import Saturation
 from posterior.operators.spectral import SpectralOperator

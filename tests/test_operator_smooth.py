@@ -6,9 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from posterior.diffusion.level import Level
 from posterior.guidance.ddnm import DDNM
 from posterior.guidance.diffpir import DiffPIR
-from posterior.guidance.state import Level, predict
+from posterior.guidance.state import predict
+from posterior.measurement.measurement import Measurement
+from posterior.measurement.noise import GaussianNoise
+from posterior.measurement.smooth import continued, harmonic, membrane, smooth_inverse
 from posterior.operators.base import LinearOperator
 from posterior.operators.compose import compose
 from posterior.operators.convolution import CircularConvolution
@@ -17,9 +21,6 @@ from posterior.operators.diagonal import Weight
 from posterior.operators.downscale import downscale
 from posterior.operators.inpainting import Inpainting, RandomPixels
 from posterior.operators.kernels import gaussian
-from posterior.operators.measurement import Measurement
-from posterior.operators.noise import GaussianNoise
-from posterior.operators.smooth import continued, harmonic, membrane, smooth_inverse
 
 F64 = torch.float64
 SIZE = 12

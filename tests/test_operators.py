@@ -7,8 +7,8 @@ import torch
 from operator_rows import LINEAR, NONLINEAR, ROWS, Row
 from torch import Tensor
 
+from posterior.algebra.refusal import Refusal
 from posterior.operators.base import LinearOperator, Operator
-from posterior.operators.errors import Refusal
 from posterior.operators.spectral import SpectralOperator
 
 SPECTRAL = [row for row in LINEAR if isinstance(row.make(), SpectralOperator)]

@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from posterior.guidance.state import Level
+from posterior.diffusion.level import Level
+from posterior.measurement.measurement import Measurement
+from posterior.measurement.noise import GaussianNoise
 from posterior.operators.convolution import CircularConvolution
 from posterior.operators.inpainting import Inpainting
-from posterior.operators.measurement import Measurement
-from posterior.operators.noise import GaussianNoise
 from posterior.priors.gaussian import Gaussian, StationaryGaussian, dense_matrix, periodic_component
 from posterior.priors.mixture import GaussianMixture
 

@@ -7,7 +7,7 @@ import torch
 from azula.plugins.adm._src.unet import UNetModel
 from diffusers import UNet2DModel
 
-from posterior.operators.errors import Refusal
+from posterior.algebra.refusal import Refusal
 from posterior.priors import diffusers_unet
 from posterior.priors.adm import ADM
 

@@ -12,12 +12,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from posterior.algebra.streams import sample_generators, standard_normal
+from posterior.diffusion.level import Level
 from posterior.guidance.base import conditional_denoiser
 from posterior.guidance.pigdm import PiGDM
-from posterior.guidance.state import Level
+from posterior.measurement.measurement import Measurement
+from posterior.measurement.noise import GaussianNoise
 from posterior.operators.inpainting import Inpainting
-from posterior.operators.measurement import Measurement
-from posterior.operators.noise import GaussianNoise, sample_generators, standard_normal
 from posterior.operators.pointwise import Gamma
 from posterior.priors.digits import ARCHITECTURE
 from posterior.priors.given import OPERATORS, same_operator, telling

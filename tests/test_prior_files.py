@@ -17,7 +17,7 @@ from test_prior_denoisers import random_stack
 from test_prior_host import denoised, noise
 from torch import Tensor
 
-from posterior.operators.errors import Refusal
+from posterior.algebra.refusal import Refusal
 from posterior.priors.dncnn import DnCNN
 from posterior.priors.drunet import DRUNet
 from posterior.priors.given import telling

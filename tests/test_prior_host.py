@@ -10,8 +10,8 @@ import torch
 from test_prior_digits import digits
 from torch import Tensor
 
-from posterior.guidance.state import Level
-from posterior.operators.errors import Refusal
+from posterior.algebra.refusal import Refusal
+from posterior.diffusion.level import Level
 from posterior.priors.gaussian import Gaussian, StationaryGaussian
 from posterior.priors.mixture import GaussianMixture
 from posterior.priors.unet import PhotoUNet
@@ -60,9 +60,9 @@ def test_gaussian_and_mixture_models_are_exact(host):
 @pytest.mark.parametrize("node", ["PosteriorGaussianPrior", "PosteriorMixturePrior", "PosteriorTexturePrior"])
 def test_exact_posterior_is_bayes_rule(host, node):
     """Importance sampling: prior draws weighted by their likelihood have the posterior's mean, and give p(y)."""
+    from posterior.measurement.measurement import Measurement
+    from posterior.measurement.noise import GaussianNoise
     from posterior.operators.inpainting import Inpainting
-    from posterior.operators.measurement import Measurement
-    from posterior.operators.noise import GaussianNoise
 
     images, sigma_y = pictures(3, 3, 2, seed=5), 0.25
     measured = Measurement.observe(
@@ -91,9 +91,9 @@ def test_exact_posterior_is_bayes_rule(host, node):
 
 
 def test_exact_posterior_refuses_what_has_none(host):
+    from posterior.measurement.measurement import Measurement
+    from posterior.measurement.noise import GaussianNoise
     from posterior.operators.identity import Identity
-    from posterior.operators.measurement import Measurement
-    from posterior.operators.noise import GaussianNoise
 
     def exact(model, size: int, batch: int = 1):
         measured = Measurement.observe(Identity(), torch.zeros(batch, 3, size, size), GaussianNoise(0.1))
@@ -160,9 +160,9 @@ def test_gradients_flow_through_both_experts(host):
     from posterior.guidance.dps import DPSGaussian
     from posterior.host.run import Guide
     from posterior.host.sampler import guided_ddim_sampler
+    from posterior.measurement.measurement import Measurement
+    from posterior.measurement.noise import GaussianNoise
     from posterior.operators.identity import Identity
-    from posterior.operators.measurement import Measurement
-    from posterior.operators.noise import GaussianNoise
 
     y = torch.rand(1, 3, 6, 5, generator=torch.Generator().manual_seed(3))
     guide = Guide(DPSGaussian(Measurement.observe(Identity(), y, GaussianNoise(0.3))))

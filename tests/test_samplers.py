@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from posterior.algebra.streams import sample_generators
+from posterior.diffusion.level import Level
+from posterior.diffusion.schedule import AXES
 from posterior.guidance.base import conditional_denoiser
 from posterior.guidance.ddnm import DDNM
-from posterior.guidance.state import Level
+from posterior.measurement.measurement import Measurement
+from posterior.measurement.noise import GaussianNoise
 from posterior.operators.inpainting import Inpainting
-from posterior.operators.measurement import Measurement
-from posterior.operators.noise import GaussianNoise, sample_generators
 from posterior.priors.gaussian import Gaussian
 from posterior.priors.mixture import GaussianMixture
 from posterior.samplers import ddim, dpm, langevin, maruyama
@@ -24,7 +26,6 @@ from posterior.samplers.dpm import dpm_solver
 from posterior.samplers.heun import heun
 from posterior.samplers.langevin import annealed_langevin, predictor_corrector
 from posterior.samplers.maruyama import euler_maruyama
-from posterior.samplers.schedule import AXES
 
 
 def exploding(steps: int, first: float = 10.0, last: float = 0.1) -> list[Level]:

@@ -7,8 +7,8 @@ import math
 import pytest
 from scipy.integrate import quad
 
-from posterior.guidance.state import Level
-from posterior.samplers.schedule import Flow, Schedule, VarianceExploding, VariancePreserving
+from posterior.diffusion.level import Level
+from posterior.diffusion.schedule import Flow, Schedule, VarianceExploding, VariancePreserving
 
 
 @pytest.mark.parametrize("axis", [VarianceExploding(), VariancePreserving(), Flow()], ids=lambda a: type(a).__name__)

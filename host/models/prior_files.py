@@ -14,16 +14,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..operators.errors import Refusal
-from ..operators.measurement import Measurement
-from ..priors import diffusers_unet
-from ..priors.adm import ADM
-from ..priors.dncnn import DnCNN
-from ..priors.drunet import DRUNet
-from ..priors.ffdnet import FFDNet
-from ..priors.given import OPERATORS, laid_out, same_operator
-from ..priors.gray import GrayAsColour, Told
-from ..priors.unet import SIGMA_DATA, PhotoUNet
+from ...algebra.refusal import Refusal
+from ...measurement.measurement import Measurement
+from ...priors import diffusers_unet
+from ...priors.adm import ADM
+from ...priors.dncnn import DnCNN
+from ...priors.drunet import DRUNet
+from ...priors.ffdnet import FFDNet
+from ...priors.given import OPERATORS, laid_out, same_operator
+from ...priors.gray import GrayAsColour, Told
+from ...priors.unet import SIGMA_DATA, PhotoUNet
 from .pixel_model import pixel_model
 
 #: the folder below the host's models where denoisers are looked for
@@ -32,7 +32,7 @@ DENOISERS = "posterior_denoisers"
 CHECKPOINTS = "diffusion_models"
 #: the host's names of the noise schedules of guided-diffusion and of diffusers
 SCHEDULES = {"linear": "sqrt_linear", "scaled_linear": "linear", "cosine": "squaredcos_cap_v2"}
-_PRIORS = Path(__file__).parent.parent / "priors"
+_PRIORS = Path(__file__).parents[2] / "priors"
 _NOT_ITS_WEIGHTS = (AttributeError, IndexError, KeyError, ValueError, RuntimeError)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from ..operators.errors import Refusal
+from ...algebra.refusal import Refusal
 
 
 def normal(tensor: Tensor) -> Tensor:

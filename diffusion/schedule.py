@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
-from ..guidance.state import Level
+from .level import Level
 
 
 @dataclass(frozen=True)

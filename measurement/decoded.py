@@ -14,9 +14,9 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .autograd import pulled_back, traced
-from .base import LinearOperator, Operator
-from .krylov import conjugate_gradient
+from ..algebra.autograd import pulled_back, traced
+from ..algebra.krylov import conjugate_gradient
+from ..operators.base import LinearOperator, Operator
 from .measurement import Measurement
 
 

@@ -8,28 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import moved
-from .errors import Refusal
+from ..algebra.moved import moved
+from ..algebra.refusal import Refusal
+from ..algebra.streams import sample_generators, standard_normal
 
 #: standard deviation of rounding to 8 bits, 1 / (255 sqrt 12): no pixel of a picture is known better
 ROUNDING = 1 / (255 * 12**0.5)
-
-
-def sample_generators(seed: int, batch: int) -> list[torch.Generator]:
-    """One random stream per sample, so that sample i is the same picture whatever the batch around it.
-
-    On the CPU, where a seed means the same numbers on every machine.
-    """
-    golden = 0x9E3779B97F4A7C15  # an odd multiplier keeps the streams of (seed, i) and (seed + 1, i) apart
-    return [torch.Generator("cpu").manual_seed((seed * golden + i) % 2**63) for i in range(batch)]
-
-
-def standard_normal(like: Tensor, generators: list[torch.Generator]) -> Tensor:
-    """z ~ N(0, I) in the shape, dtype and place of `like`, one generator per sample, or one for all of them."""
-    if len(generators) == 1:
-        return torch.randn(like.shape, generator=generators[0], dtype=torch.float32).to(like.device, like.dtype)
-    draws = [torch.randn(like.shape[1:], generator=g, dtype=torch.float32) for g in generators]
-    return torch.stack(draws).to(like.device, like.dtype)
 
 
 class Noise(ABC):

@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..operators.errors import Refusal
-from .differentiable import Economy, checkpointed_blocks
-from .frozen import Frozen
-from .gradients import is_dynamic
+from ...algebra.refusal import Refusal
+from ..autograd.differentiable import Economy, checkpointed_blocks
+from ..autograd.frozen import Frozen
+from ..autograd.gradients import is_dynamic
 from .tiles import MARGIN, DecodedInTiles
 
 #: peak of a decoder's gradient over the host's estimate for decoding: SD's decoder, TAESD (0.51 and 0.08 MiB a latent
@@ -77,7 +77,7 @@ def static_vae(vae):
 
 
 class Autoencoder:
-    """D and E of one run (`operators.decoded.Codec`), between the model's latents and pictures in [0, 1].
+    """D and E of one run (`measurement.decoded.Codec`), between the model's latents and pictures in [0, 1].
 
     Pictures may be smaller than what the latent decodes to: they are its upper left corner.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .errors import Refusal
+from ..algebra.refusal import Refusal
 
 #: side of a block in coefficients (twice as many pixels)
 BLOCK = 8

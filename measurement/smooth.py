@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import LinearOperator
-from .krylov import conjugate_gradient
+from ..algebra.krylov import conjugate_gradient
+from ..operators.base import LinearOperator
 
 
 def negative_laplacian(x: Tensor) -> Tensor:

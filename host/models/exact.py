@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..operators.errors import Refusal
-from ..operators.measurement import Measurement
-from ..operators.noise import GaussianNoise
-from ..priors.analytic import AnalyticNetwork
+from ...algebra.refusal import Refusal
+from ...measurement.measurement import Measurement
+from ...measurement.noise import GaussianNoise
+from ...priors.analytic import AnalyticNetwork
 
 #: values of a picture up to which dense linear algebra is a matter of seconds
 MOST = 3072

@@ -13,9 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .crop import Crop
-from .diagonal import Mask
-from .errors import Refusal
+from ..algebra.refusal import Refusal
+from ..operators.crop import Crop
+from ..operators.diagonal import Mask
 from .measurement import Measurement
 from .smooth import harmonic
 

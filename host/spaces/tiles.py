@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from .frozen import Frozen, normalised
-from .gradients import exchanged
+from ..autograd.frozen import Frozen, normalised
+from ..autograd.gradients import exchanged
 
 #: latent pixels around a tile that its picture depends on: 17.3 in the decoders of SD to Flux, 18.1 in TAESD
 MARGIN = 20

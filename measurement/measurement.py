@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import Operator, moved
-from .compose import compose
-from .diagonal import Weight
-from .errors import Refusal
+from ..algebra.moved import moved
+from ..algebra.refusal import Refusal
+from ..operators.base import Operator
+from ..operators.compose import compose
+from ..operators.diagonal import Weight
+from ..operators.stack import stack
 from .noise import ROUNDING, GaussianNoise, Noise
-from .stack import stack
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import comfy.model_sampling
 from torch import Tensor
 
-from ..guidance.base import Guidance
-from ..guidance.decoded import decoded
-from ..guidance.state import Level
-from ..operators.errors import Refusal
-from ..samplers.schedule import Schedule
-from .differentiable import Economy
+from ...algebra.refusal import Refusal
+from ...diffusion.level import Level
+from ...diffusion.schedule import Schedule
+from ...guidance.base import Guidance
+from ...guidance.decoded import decoded
+from ..autograd.differentiable import Economy
 from .vae import Autoencoder, decoder_graph_memory, is_latent_vae, picture_ratio, static_vae
 
 #: a latent may decode to so many more rows or columns than were measured, less one: sides that VAEs and models can take
