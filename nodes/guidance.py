@@ -74,6 +74,14 @@ def strength_input() -> io.Float.Input:
     )  # fmt: skip
 
 
+def seed_input(most: int, what: str) -> io.Int.Input:
+    """A seed of the method's own, which the editor must not change with each Run."""
+    return io.Int.Input(
+        "seed", default=0, min=0, max=most, control_after_generate=False,
+        tooltip=f"Chooses {what}. Start with 0.",
+    )  # fmt: skip
+
+
 def deviation_input() -> io.Float.Input:
     return io.Float.Input(
         "deviation", default=1.0, min=0.01, max=10.0, step=0.01,
@@ -118,7 +126,7 @@ class LGDMCNode(io.ComfyNode):
             strength_input(),
             io.Int.Input("draws", default=4, min=1, max=64, tooltip="How many copies. Start with 4."),
             deviation_input(),
-            io.Int.Input("seed", default=0, min=0, max=2**31, tooltip="Chooses the copies. Start with 0."),
+            seed_input(2**31, "the copies"),
             jacobian_input(),
         )  # fmt: skip
 

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..guidance.psld import PSLD
 from ..guidance.resample import ReSample
 from ..guidance.stsl import STSL
-from .guidance import chain, schema, strength_input
+from .guidance import chain, schema, seed_input, strength_input
 
 
 class PSLDNode(io.ComfyNode):
@@ -75,10 +75,7 @@ class STSLNode(io.ComfyNode):
                 tooltip="Pull towards states in which the model is sure (gamma, no unit). Larger is smoother; 0 is DPS. Start "
                 "with 0.02.",
             ),
-            io.Int.Input(
-                "seed", default=0, min=0, max=2**53,
-                tooltip="Chooses the random directions in which the model is asked how sure it is. Start with 0.",
-            ),
+            seed_input(2**53, "the random directions in which the model is asked how sure it is"),
         )  # fmt: skip
 
     @classmethod

@@ -57,10 +57,10 @@ class _Graph:
         """Widget values by name: saved by position, a primitive node's value over the widget's own."""
         saved = iter(node.get("widgets_values") or [])
         values: dict[str, Any] = {}
-        for name, kind, options in _inputs(self._definition(node)):
+        for name, kind, options in inputs_of(self._definition(node)):
             if _is_widget(kind, options):
                 values[name] = next(saved, _default(kind, options))
-                for _ in range(_companions(name, kind, options)):
+                for _ in range(companions(name, kind, options)):
                     next(saved, None)
         for slot in node.get("inputs", []):
             if slot.get("link") is not None and slot["name"] in values:
@@ -76,7 +76,7 @@ class _Graph:
         saved = {slot["name"]: slot for slot in node.get("inputs", [])}
         if node["type"] in VIRTUAL:
             return list(saved.values())
-        known = [(name, kind, _is_widget(kind, options)) for name, kind, options in _inputs(self._definition(node))]
+        known = [(name, kind, _is_widget(kind, options)) for name, kind, options in inputs_of(self._definition(node))]
         ordered = sorted(known, key=lambda item: item[2])
         slots = [{"name": name, "type": kind, "link": saved.pop(name, {}).get("link")} for name, kind, _ in ordered]
         return slots + list(saved.values())
@@ -99,7 +99,7 @@ class _Graph:
         return str(origin), output
 
 
-def _inputs(definition: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def inputs_of(definition: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(name, type, options) of every input, in the order that the frontend uses."""
     groups, order = definition["input"], definition.get("input_order", {})
     for group in ("required", "optional"):
@@ -115,7 +115,7 @@ def _is_widget(kind: str, options: dict[str, Any]) -> bool:
     return options.get("widgetType", kind) in WIDGETS and not options.get("forceInput")
 
 
-def _companions(name: str, kind: str, options: dict[str, Any]) -> int:
+def companions(name: str, kind: str, options: dict[str, Any]) -> int:
     """How many saved values follow this widget's own: those of seed controls."""
     if kind == "INT":
         return int(bool(options.get("control_after_generate", name in ("seed", "noise_seed"))))
