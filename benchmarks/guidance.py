@@ -148,7 +148,7 @@ def step_costs(size: int, repeats: int) -> list[dict]:
             estimate = combine([block], predict(denoiser, x_t, t, block.jacobian, calls, s=s))
             eps = (x_t - t.alpha * estimate.x0) / t.sigma
             x_s = s.alpha * estimate.x0 + s.sigma * eps + s.norm * estimate.shift
-            step = Step(t, s, estimate.x0, eps, 0.1, noise, lambda like: noise, estimate.ascent)
+            step = Step(t, s, estimate.x0, eps, 0.1, noise, lambda like: noise)
             return transit([block], x_s, step)
 
     rows = []

@@ -19,19 +19,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..algebra.norms import sample_norm
+from ..measurement.measurement import Measurement
+from ..measurement.noise import ROUNDING
 from .base import Guidance
 from .state import Estimate, State
+
+
+def precision(measurement: Measurement) -> float | Tensor:
+    """W = diag(1 / deviation) scaled so that equal noise is W = I, a number or broadcastable against y.
+
+    Standard deviations below the rounding of 8 bits count as that.
+    """
+    deviation = torch.as_tensor(measurement.noise.deviation(measurement.y))
+    if deviation.numel() == 1:
+        return 1.0
+    weight = 1 / deviation.clamp_min(ROUNDING)
+    weight = weight.reshape(*[1] * (measurement.y.ndim - weight.ndim), *weight.shape)
+    return weight * (weight[0].numel() ** 0.5 / sample_norm(weight))
 
 
 def norm_ascent(guidance: Guidance, x0: Tensor) -> Tensor:
     """-grad_{x_0} norm(W (y - A(x_0))), `B C H W`."""
     measurement = guidance.measurement
-    weight, deviation = 1.0, measurement.noise.deviation(measurement.y)
-    if isinstance(deviation, Tensor) and deviation.ndim and (deviation > 0).all():
-        weight = deviation[0].numel() ** 0.5 / deviation / sample_norm(1 / deviation)
+    weight = precision(measurement)
     y, pull_back = measurement.operator.linearise(x0)
     whitened = weight * (measurement.y - y)
     return pull_back(weight * whitened / sample_norm(whitened))

@@ -7,7 +7,9 @@ guided step stays on that sphere and only turns towards the data:
     d  = v z + w (d* - v z),    x_s = mean + R d / norm(d)
 
 Large steps without leaving the noise level. Without fresh noise (eta = 0, the last step) there is no sphere and the
-step stays as it is.
+step stays as it is. Several blocks turn one noise on one sphere: each hands over w_k g_k / norm(g_k), and
+
+    w = min(1, norm(sum_k w_k g_k / norm(g_k))),    d* = -R sum_k w_k g_k / norm(g_k) / norm(...)
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from torch import Tensor
 from ..algebra.norms import sample_norm
 from .base import Guidance
 from .dps import norm_ascent
-from .state import Estimate, State, Step
+from .state import Estimate, State
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,14 @@ class DSG(Guidance):
     owns_transition = True
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
-        return Estimate(x0, ascent=state.pull_back(norm_ascent(self, state.x0), self.jacobian))
+        gradient = state.pull_back(norm_ascent(self, state.x0), self.jacobian)
+        return Estimate(x0, ascent=self.guidance_rate * (gradient / sample_norm(gradient)))
 
-    def transition(self, x_s: Tensor, step: Step) -> Tensor:
-        if step.v == 0:
-            return x_s
-        noise = step.v * step.z
-        radius = step.v * x_s[0].numel() ** 0.5
-        best = radius * step.ascent / sample_norm(step.ascent)
-        mixed = noise + self.guidance_rate * (best - noise)
-        return x_s - noise + radius * mixed / sample_norm(mixed)
+
+def turned(z: Tensor, ascent: Tensor | float) -> Tensor:
+    """Fresh noise z, `B C H W`, turned by what the blocks hand over, each sample of length sqrt(n); z without any."""
+    if not isinstance(ascent, Tensor):
+        return z
+    radius, length = z[0].numel() ** 0.5, sample_norm(ascent)
+    mixed = z + length.clamp_max(1.0) * (radius * (ascent / length) - z)
+    return radius * (mixed / sample_norm(mixed))

@@ -7,7 +7,9 @@ DPS averages the likelihood over nothing; LGD-MC averages it over draws x^i ~ N(
 
 with r_t^2 as in Pi-GDM. The step has DPS's length: for one draw with r_t = 0 this is DPS as published, so
 
-    x_s += zeta J^T sum_i w_i A^T r_i / norm(sum_i w_i r_i),    r_i = y - A(x^i).
+    x_s += zeta J^T sum_i w_i A^T W^2 r_i / norm(W sum_i w_i r_i),    r_i = y - A(x^i),
+
+W being the precision of DPS where the noise differs between the entries of y, else I.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from torch import Tensor
 from ..algebra.norms import sample_norm
 from ..algebra.streams import sample_generators, standard_normal
 from .base import Guidance
+from .dps import precision
 from .state import Estimate, State
 
 
@@ -49,16 +52,17 @@ class LGDMC(Guidance):
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         measurement, spread = self.measurement, state.spread(self.deviation) ** 0.5
+        weight = precision(measurement)
         generators = sample_generators(self.seed * 100003 + state.index, x0.shape[0])
         log_sum, mean, lifted = x0.new_full((), -math.inf), 0.0, 0.0
         for _ in range(self.draws):  # running means, so that one draw is held at a time
-            x = state.x0 + spread * standard_normal(x0, generators)
-            residual = measurement.residual(x)
+            y, pull_back = measurement.operator.linearise(state.x0 + spread * standard_normal(x0, generators))
+            residual = measurement.y - y
             log = measurement.noise.log_likelihood(residual, measurement.y)
             log_sum = torch.logaddexp(log_sum, log)
             share = (log - log_sum).exp()
             mean = mean + share.reshape(-1, *[1] * (residual.ndim - 1)) * (residual - mean)
-            lifted = lifted + share.reshape(-1, 1, 1, 1) * (measurement.operator.vjp(x, residual) - lifted)
-        ascent = state.pull_back(lifted / sample_norm(mean).reshape(-1, 1, 1, 1), self.jacobian)
+            lifted = lifted + share.reshape(-1, 1, 1, 1) * (pull_back(weight**2 * residual) - lifted)
+        ascent = state.pull_back(lifted / sample_norm(weight * mean).reshape(-1, 1, 1, 1), self.jacobian)
         paper = 2 / state.t.scale**2  # the units of DPS
         return Estimate(x0, self.zeta * paper * state.t.norm * ascent)

@@ -3,26 +3,31 @@
 DPS through a decoder does not see which latents stand for the same picture. PSLD adds a gluing term, which asks that
 x0_hat be the encoding of its own picture once that has been made to agree with the measurement (Algorithm 2):
 
-    x_s -= omega grad_{x_t} norm(y - A D(x0_hat)) + gamma grad_{x_t} norm(x0_hat - E(x*)),
-    x*   = A^+ y + (I - A^+ A) D(x0_hat)
+    x_s -= omega grad_{x_t} norm(W (y - A D(x0_hat))) + gamma grad_{x_t} norm(x0_hat - E(x*)),
+    x*   = A^T y + (I - A^T A) D(x0_hat)
 
 The norms are not squared, as in the published code, and taken per sample; pictures are in [-1, 1] in the first one. The
-paper has A^T in place of A^+, which is the same for masks; where it is not, A^T y is no picture. A step costs a
-decoding and an encoding with their gradients, besides the model's.
+paper's A has norm 1, so that I - A^T A is no expansion; any other is divided by its norm here, which for a reduction in
+size is the enlargement that the code has for A^T. W is the precision of DPS where the noise differs between the entries
+of y; x* then takes W A, with W at most 1, for A. A step costs a decoding and an encoding with their gradients, besides
+the model's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ..algebra.autograd import pulled_back, traced
-from ..algebra.norms import sample_norm
+from ..algebra.norms import operator_norm, sample_norm
 from ..algebra.refusal import Refusal
+from ..algebra.streams import sample_generators, standard_normal
 from ..measurement.decoded import Decoded
 from .base import Guidance
+from .dps import precision
 from .state import Estimate, State
 
 
@@ -50,15 +55,27 @@ class PSLD(Guidance):
         if not pictures.linear:
             raise Refusal(f"PSLD needs a linear operator, and {pictures.label} is not; choose DPS instead.")
 
+    @cached_property
+    def _landweber(self) -> tuple[float | Tensor, Tensor]:
+        """W and the W^2 / norm(W A)^2 of x*: x* = D + A^T W^2 / norm(W A)^2 (y - A D)."""
+        pictures, y = self.measurement.operator.operator, self.measurement.y
+        weight = precision(self.measurement)
+        probe = standard_normal(y.new_empty(len(y), *pictures.image_shape(y.shape)), sample_generators(0, len(y)))
+        norm = operator_norm(lambda x: pictures.adjoint(weight**2 * pictures.forward(x)), 1 + probe)
+        share = torch.as_tensor(weight).pow(2) / norm.reshape(-1, *[1] * (y.ndim - 1))
+        return weight, share
+
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         operator, y = self.measurement.operator, self.measurement.y
         pictures, codec = operator.operator, operator.codec
 
         def loss(z: Tensor) -> Tensor:
+            weight, share = self._landweber
             image = codec.decode(z)
             residual = y - pictures.forward(image)
-            glued = codec.encode(image + pictures.pinv(residual))
-            return 2 * self.omega * sample_norm(residual).sum() + self.gamma * sample_norm(z - glued).sum()
+            glued = codec.encode(image + pictures.adjoint(share * residual))
+            data = 2 * self.omega * sample_norm(weight * residual).sum()
+            return data + self.gamma * sample_norm(z - glued).sum()
 
         leaf, value = traced(loss, state.x0)
         return Estimate(x0, -state.t.norm * state.vjp(pulled_back(value, leaf, torch.ones_like(value))))

@@ -77,8 +77,8 @@ class Estimate(NamedTuple):
         x0: x0_hat(y), what the step uses and previews show.
         shift: added to x_s / norm_s after the step, that is in variance-preserving coordinates, where the
             after-step recipes of the papers (DPS) are written.
-        ascent: a direction in which p(y given x_t) rises, for blocks whose transition follows it (DSG); its length
-            means nothing.
+        ascent: where the sampler's fresh noise turns to (DSG): a direction in which p(y given x_t) rises, its length
+            per sample the share of the turn.
     """
 
     x0: Tensor
@@ -94,8 +94,8 @@ class Step:
 
     Args:
         t, s: the levels.
-        x0, ascent: the estimate's x0_hat(y) and direction.
-        eps, z: predicted and fresh noise; z is zero where v is.
+        x0: the estimate's x0_hat(y).
+        eps, z: predicted and fresh noise, the latter as turned; z is zero where v is.
         v: standard deviation of the fresh noise.
         draw: more fresh noise in the shape of a tensor, each sample from its own stream.
         progress, index: as in `State`.
@@ -108,7 +108,6 @@ class Step:
     v: float
     z: Tensor
     draw: Callable[[Tensor], Tensor]
-    ascent: Tensor | float = 0.0
     progress: float = 0.0
     index: int = 0
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from ..algebra.streams import standard_normal
 from ..diffusion.level import Level
 from ..guidance.base import Guidance, transit
+from ..guidance.dsg import turned
 from ..guidance.state import Estimate, Step
 
 NoiseRule = Literal["eta", "zeta", "varsigma"]
@@ -108,7 +109,7 @@ def guided_ddim(
             callback(k * steps // (len(path) - 1), x, x0)
         eps = (x - t.alpha * x0) / t.sigma
         v = fresh_noise(t, s, amount, rule)
-        z = draw(x) if v > 0 else torch.zeros_like(x)
+        z = turned(draw(x), ascent) if v > 0 else torch.zeros_like(x)
         x = s.alpha * x0 + math.sqrt(s.sigma**2 - v**2) * eps + v * z + s.norm * shift
-        x = transit(transitions, x, Step(t, s, x0, eps, v, z, draw, ascent, i / steps, i))
+        x = transit(transitions, x, Step(t, s, x0, eps, v, z, draw, i / steps, i))
     return x

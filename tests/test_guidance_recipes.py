@@ -15,6 +15,7 @@ import torch
 from guidance_rows import F64, matrices, one_thread, random_prior  # noqa: F401
 from torch import Tensor
 
+from posterior.algebra.norms import sample_norm
 from posterior.algebra.streams import sample_generators, standard_normal
 from posterior.diffusion.level import Level
 from posterior.guidance.base import Guidance, conditional_denoiser
@@ -22,7 +23,7 @@ from posterior.guidance.ddnm import DDNM
 from posterior.guidance.ddrm import DDRM
 from posterior.guidance.diffpir import DiffPIR
 from posterior.guidance.dps import DPS
-from posterior.guidance.dsg import DSG
+from posterior.guidance.dsg import DSG, turned
 from posterior.guidance.mcg import MCG
 from posterior.guidance.mpgd import MPGD
 from posterior.guidance.pigdm import PiGDMPublished
@@ -33,7 +34,7 @@ from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
 from posterior.operators.dense import Dense
 from posterior.priors.mixture import GaussianMixture
-from posterior.samplers.ddim import guided_ddim
+from posterior.samplers.ddim import fresh_noise, guided_ddim
 
 SHAPE = (1, 4, 4)
 PRIOR = GaussianMixture([random_prior(4, seed) for seed in (0, 1, 2)], torch.tensor([0.5, 0.3, 0.2], dtype=F64))
@@ -293,3 +294,26 @@ def test_the_recipes_problem_is_not_linear():
     states = [part.mean[None] * ALPHA_BAR[10].sqrt() for part in PRIOR.components[:2]]
     jacobians = [torch.func.jacrev(lambda x: predicted(x, 10))(state) for state in states]
     assert (jacobians[0] - jacobians[1]).norm() > 0.1 * jacobians[0].norm()
+
+
+def test_several_dsg_blocks_stay_on_one_sphere():
+    """Case C3: agreeing blocks are one of twice the rate, opposite ones turn nothing, none leaves the sphere."""
+    g = torch.Generator().manual_seed(2)
+    z, ascent, other = (torch.randn(3, *SHAPE, dtype=F64, generator=g) for _ in range(3))
+    unit, across = ascent / sample_norm(ascent), other / sample_norm(other)
+    alone = turned(z, 0.4 * unit)
+    for total in (0.2 * unit + 0.2 * unit, 0.2 * unit + 0.2 * across, 0.9 * unit + 0.9 * across, 0.0 * unit):
+        assert turned(z, total).flatten(1).norm(dim=1) == pytest.approx([4.0] * 3)
+    torch.testing.assert_close(turned(z, 0.2 * unit + 0.2 * unit), alone)
+    torch.testing.assert_close(turned(z, 0.2 * unit - 0.2 * unit), 4 * z / sample_norm(z))
+    assert turned(z, 0.0) is z
+
+    matrix, truth = matrices(4)["random"], PRIOR.sample(1, 4)
+    measurement = Measurement.simulate(Dense(matrix, SHAPE), truth, GaussianNoise(0.1), 0)
+    blocks, t, s = [DSG(measurement), DSG(measurement, 0.3)], Level(1.0, 2.0), Level(1.0, 1.5)
+    x, streams = 2 * z, sample_generators(1, 3)
+    guided = conditional_denoiser(PRIOR.denoiser, blocks)
+    x_s = guided_ddim(guided, x, [t, s], 1.0, "eta", streams, blocks)
+    x0, v = PRIOR.denoiser(x, t), fresh_noise(t, s, 1.0)
+    mean = x0 + (1.5**2 - v**2) ** 0.5 * (x - x0) / 2
+    assert (x_s - mean).flatten(1).norm(dim=1) == pytest.approx([4 * v] * 3)
