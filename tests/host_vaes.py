@@ -20,11 +20,7 @@ class Unscaled:
 
 def load_taesd(path: Path):
     """A TAESD with random weights, through the host's loader."""
-    import comfy.sd
-    import comfy.utils
-
-    with torch.inference_mode():
-        return comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(tiny_models.vae(path))))
+    return tiny_models.load_vae(tiny_models.vae(path))
 
 
 def vae_of(taesd, network: nn.Module, dtype=torch.float32, **fields):

@@ -20,13 +20,9 @@ from posterior.operators.inpainting import Inpainting
 @pytest.fixture(scope="module")
 def parts(host, tmp_path_factory):
     """SD1.5-shaped MODEL, VAE, conditioning and a DPS guidance."""
-    import comfy.sd
-    import comfy.utils
-
     folder = tmp_path_factory.mktemp("checkpoints")
-    with torch.inference_mode():
-        model = comfy.sd.load_diffusion_model(str(tiny_models.sd15(folder / "sd15.safetensors")))
-        vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(tiny_models.vae(folder / "vae.safetensors"))))
+    model = tiny_models.load(tiny_models.sd15(folder / "sd15.safetensors"))
+    vae = tiny_models.load_vae(tiny_models.vae(folder / "vae.safetensors"))
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., 32:, :] = 1
     measurement = Measurement.observe(Inpainting(mask), torch.rand(1, 3, 64, 64), GaussianNoise(0.0))

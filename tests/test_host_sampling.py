@@ -29,18 +29,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sd15(host, folder):
-    import comfy.sd
-
-    with torch.inference_mode():
-        return comfy.sd.load_diffusion_model(str(tiny_models.sd15(folder / "sd15.safetensors")))
+    return tiny_models.load(tiny_models.sd15(folder / "sd15.safetensors"))
 
 
 @pytest.fixture(scope="module")
 def sd3(host, folder):
-    import comfy.sd
-
-    with torch.inference_mode():
-        return comfy.sd.load_diffusion_model(str(tiny_models.sd3(folder / "sd3.safetensors")))
+    return tiny_models.load(tiny_models.sd3(folder / "sd3.safetensors"))
 
 
 @pytest.mark.parametrize("family", ["gaussian", "sd15", "sd3"])

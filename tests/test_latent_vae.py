@@ -113,14 +113,14 @@ def test_forward_derivatives_of_the_decoder(host, taesd):
     from posterior.host.autograd.gradients import GradientScope
 
     for network in (narrow_kl(), None):
-        vae = taesd if network is None else vae_of(taesd, network)
+        vae = taesd if network is None else vae_of(taesd, network, F64)
         with GradientScope([vae.first_stage_model]), torch.inference_mode(False):
             composed = Decoded(downscale(4, "box"), autoencoder(vae))
-            z, d = (torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(i)) for i in (3, 4))
+            z, d = (torch.randn(1, 4, 8, 8, dtype=F64, generator=torch.Generator().manual_seed(i)) for i in (3, 4))
             linear = Linearised(composed, z)
-            v = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(5))
+            v = torch.randn(1, 3, 16, 16, dtype=F64, generator=torch.Generator().manual_seed(5))
             left, right = (v * linear.forward(d)).sum().item(), (linear.adjoint(v) * d).sum().item()
-        assert left == pytest.approx(right, rel=1e-3, abs=1e-3)
+        assert left == pytest.approx(right, rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["taesd", "kl"])
@@ -132,7 +132,7 @@ def test_weights_that_a_newer_host_moves(host, taesd, kind):
 
     vae = decoder("vae") if kind == "kl" else taesd
     assert static_vae(vae) is vae
-    vae = vae_of(vae, vae.first_stage_model)
+    vae = vae_of(vae, vae.first_stage_model, vae.vae_dtype)
     vae.patcher = moving = dynamic_patcher()(vae.first_stage_model, vae.device, vae.device)
     with torch.inference_mode():
         static = static_vae(vae)

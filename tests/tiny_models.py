@@ -10,6 +10,26 @@ from safetensors.torch import save_file
 from torch import nn
 
 
+def load(path: Path, dtype: torch.dtype = torch.float64):
+    """A MODEL, by the host's loader; in float64 a comparison says nothing of the processor's rounding.
+
+    What remains in float32 are the host's own states: sigmas, latents, the prediction that leaves the network.
+    """
+    import comfy.sd
+
+    with torch.inference_mode():
+        return comfy.sd.load_diffusion_model(str(path), model_options={"dtype": dtype})
+
+
+def load_vae(path: Path, dtype: torch.dtype = torch.float64):
+    """A VAE, by the host's loader."""
+    import comfy.sd
+    import comfy.utils
+
+    with torch.inference_mode():
+        return comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(path)), dtype=dtype)
+
+
 def _save(network: nn.Module, path: Path, seed: int, prefix: str = "", dtype: torch.dtype = torch.float32) -> Path:
     """Random weights with a gain near 1, so that the output depends on the input all the way through."""
     generator = torch.Generator().manual_seed(seed)
