@@ -15,14 +15,25 @@ def traced(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Ten
         return leaf, function(leaf)
 
 
-def pulled_back(value: Tensor, leaf: Tensor, v: Tensor, keep: bool = False) -> Tensor:
-    """J^T v of a traced value.
+def pulled_back(value: Tensor, leaf: Tensor, v: Tensor, keep: bool = False, apart: bool = False) -> Tensor:
+    """J^T v of a traced value, whatever the size of v: networks in half precision neither overflow nor lose it.
+
+    J^T is linear, so that c J^T (v / c) is the same. c is a power of two, which changes no digit.
 
     Args:
         v: the shape of value.
         keep: whether the graph is needed again; without it the pass frees the graph as it goes.
+        apart: whether sample i of the value depends on sample i of the leaf only, so that each has a c of its own.
     """
     with torch.inference_mode(False):
         v = v.detach().clone() if v.is_inference() else v.detach()
-        (gradient,) = torch.autograd.grad(value, leaf, v, retain_graph=keep)
-    return gradient
+        scale = magnitude(v.reshape(len(v) if apart else 1, -1))
+        (gradient,) = torch.autograd.grad(value, leaf, v / scale.view(-1, *[1] * (v.ndim - 1)), retain_graph=keep)
+        return gradient * scale.view(-1, *[1] * (gradient.ndim - 1))
+
+
+def magnitude(v: Tensor) -> Tensor:
+    """The power of two at or below the largest number of each row, `B N` to `B`."""
+    largest = v.abs().amax(1).float().clamp(2.0**-126, 2.0**126)
+    exponent = largest.view(torch.int32) & 0x7F800000  # the number without its fraction
+    return exponent.view(torch.float32).to(v.real.dtype)

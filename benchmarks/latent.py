@@ -4,7 +4,7 @@
 
 A UNet of SD1.5's full width and depth with SD's full-size VAE decoder or TAESD, random weights, float32, on the CPU,
 inside the host: one step of the Guided DDIM sampler without guidance, and with DPS through the decoder in the ways of
-saving memory that `host.autograd.differentiable.Economy` has. Each case runs in a process of its own, between two plain
+saving memory that `host.autograd.economy.Economy` has. Each case runs in a process of its own, between two plain
 steps. Both steps ask the network for a positive and a negative prompt (CFG), as people work with this model, except in
 the cases named "no CFG"; the decoder runs once all the same. Time is processor time, so that other work on the machine
 counts little; memory is the peak of the process during the step, weights included; at 64 that is up to 10 GB. Tiles are
@@ -124,7 +124,7 @@ def multiplications(size: int) -> dict[str, float]:
 def run(host: Host, case: str, size: int) -> dict[str, float]:
     """Time and peak memory of the plain and of the guided step."""
     from ..host import run as guided_run
-    from ..host.autograd.differentiable import Economy
+    from ..host.autograd.economy import Economy
     from ..host.sampler import guided_ddim_sampler
 
     kind, economy, scale = CASES[case]

@@ -127,7 +127,7 @@ def differentiate(
     def vjp(v: Tensor) -> Tensor:
         nonlocal calls
         calls -= 1
-        return pulled_back(x0, leaf, v, keep=calls > 0)
+        return pulled_back(x0, leaf, v, keep=calls > 0, apart=True)
 
     return x0.detach(), vjp
 

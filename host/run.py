@@ -20,7 +20,8 @@ from ..algebra.refusal import Refusal
 from ..diffusion.level import Level
 from ..guidance.base import Guidance, combine, needs_jacobian, vjp_calls
 from ..guidance.state import Estimate, predict
-from .autograd.differentiable import DifferentiableCalls, is_out_of_memory
+from .autograd.calls import DifferentiableCalls
+from .autograd.economy import is_out_of_memory
 from .autograd.gradients import GradientScope, normal_tree, static_weights
 from .autograd.memory import out_of_memory, reserve
 from .spaces.space import ModelSpace, schedule_of, space_of

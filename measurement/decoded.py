@@ -46,7 +46,7 @@ class Decoded(Operator):
 
     def linearise(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         leaf, y = traced(self.forward, x)
-        return y.detach(), lambda v: pulled_back(y, leaf, v)
+        return y.detach(), lambda v: pulled_back(y, leaf, v, apart=True)
 
     def pinv(self, y: Tensor) -> Tensor:
         """E(A^+ y): an inverse as far as the autoencoder is one."""

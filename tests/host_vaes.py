@@ -55,7 +55,7 @@ def narrow_kl(seed: int = 0) -> nn.Module:
 
 
 def autoencoder(vae, picture=(64, 64), latent=(8, 8), **economy):
-    from posterior.host.autograd.differentiable import Economy
+    from posterior.host.autograd.economy import Economy
     from posterior.host.spaces.vae import Autoencoder
 
     return Autoencoder(vae, Unscaled(), picture, latent, Economy(**economy))

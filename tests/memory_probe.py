@@ -30,7 +30,8 @@ def main(way: str, folder: Path) -> None:
     import comfy.model_management
     import comfy.sd
 
-    from posterior.host.autograd.differentiable import DifferentiableCalls, Economy
+    from posterior.host.autograd.calls import DifferentiableCalls
+    from posterior.host.autograd.economy import Economy
     from posterior.host.autograd.gradients import GradientScope
 
     path = folder / "sd15.safetensors"

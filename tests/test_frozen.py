@@ -256,7 +256,9 @@ def test_autoencoders_of_the_host(frozen, make, most):
 def test_unet_of_the_host(frozen, checkpointed):
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-    from posterior.host.autograd.differentiable import OutOfPlace, blocks, checkpointed_blocks, differentiable_attention
+    from posterior.host.autograd.calls import differentiable_attention
+    from posterior.host.autograd.checkpointed import blocks, checkpointed_blocks
+    from posterior.host.autograd.out_of_place import OutOfPlace
 
     network = UNetModel(
         image_size=8, in_channels=4, out_channels=4, model_channels=32, num_res_blocks=[1, 1], channel_mult=[1, 2],

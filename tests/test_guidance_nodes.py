@@ -110,7 +110,7 @@ def test_needs_are_refused_before_sampling(host):
 
 def test_checkpoints_survive_the_backward_passes_of_moment_matching(host):
     """Its solver goes back through one forward pass several times."""
-    from posterior.host.autograd.differentiable import checkpointed_blocks
+    from posterior.host.autograd.checkpointed import checkpointed_blocks
 
     unit, x = torch.nn.Tanh(), torch.randn(3, requires_grad=True)
     with checkpointed_blocks([unit], []):

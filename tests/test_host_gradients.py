@@ -92,7 +92,7 @@ def test_the_gradient_is_the_published_step(host, sd15, vae):
 @pytest.mark.parametrize("economy", ["out_of_place", "checkpoint", "pieces"])
 def test_every_way_of_saving_memory_gives_the_same_gradient(host, sd15, vae, economy, monkeypatch):
     from posterior.host import run
-    from posterior.host.autograd.differentiable import Economy
+    from posterior.host.autograd.economy import Economy
 
     ways = {
         "out_of_place": Economy(out_of_place=True),

@@ -52,13 +52,13 @@ def sdxl_network():
     "make, kinds", [(sd15_network, {"SpatialTransformer": 16}), (sdxl_network, {"BasicTransformerBlock": 70})]
 )
 def test_attention_alone_runs_again_where_it_holds_the_memory(host, make, kinds):
-    from posterior.host.autograd.differentiable import heavy_blocks
+    from posterior.host.autograd.checkpointed import heavy_blocks
 
     assert Counter(type(block).__name__ for block in heavy_blocks(make())) == kinds
 
 
 def test_all_blocks_run_again_where_there_is_little_attention(host):
-    from posterior.host.autograd.differentiable import blocks, heavy_blocks
+    from posterior.host.autograd.checkpointed import blocks, heavy_blocks
 
     network = PhotoUNet()
     assert heavy_blocks(network) == blocks(network) != []

@@ -174,7 +174,7 @@ def test_memory_decides_how_the_gradient_is_made(host, checkpoint, taesd, monkey
     import comfy.model_management as management
 
     from posterior.host.autograd import memory
-    from posterior.host.autograd.differentiable import Economy
+    from posterior.host.autograd.economy import Economy
     from posterior.host.spaces import space
 
     model = tiny_models.load(checkpoint, torch.float32)  # as people have it

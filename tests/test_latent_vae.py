@@ -80,7 +80,7 @@ def test_tiles_are_exact(host, taesd, kind):
     """A strip of three tiles: the picture is that of one piece, seams and borders included; so is TAESD's gradient."""
     import comfy.model_management
 
-    from posterior.host.autograd.differentiable import Economy
+    from posterior.host.autograd.economy import Economy
 
     with torch.inference_mode(False):
         vae = precise(taesd, kind)

@@ -9,7 +9,7 @@ import comfy.model_management as management
 import torch
 
 from ..spaces.space import ModelSpace
-from .differentiable import TILE, Economy
+from .economy import TILE, Economy
 
 #: bytes of saved activations per latent pixel, byte of the dtype and unit of the model's `memory_usage_factor`;
 #: counted in half precision: SD1.5 0.14, SDXL 0.28, SD3 medium 0.57 MiB

@@ -15,7 +15,7 @@ from ...diffusion.level import Level
 from ...diffusion.schedule import Schedule
 from ...guidance.base import Guidance
 from ...guidance.decoded import decoded
-from ..autograd.differentiable import Economy
+from ..autograd.economy import Economy
 from .vae import Autoencoder, decoder_graph_memory, is_latent_vae, picture_ratio, static_vae
 
 #: a latent may decode to so many more rows or columns than were measured, less one: sides that VAEs and models can take

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...algebra.refusal import Refusal
-from ..autograd.differentiable import Economy, checkpointed_blocks
+from ..autograd.checkpointed import checkpointed_blocks
+from ..autograd.economy import Economy
 from ..autograd.frozen import Frozen
 from ..autograd.gradients import is_dynamic
 from .tiles import MARGIN, DecodedInTiles
