@@ -28,8 +28,12 @@ def pulled_back(value: Tensor, leaf: Tensor, v: Tensor, keep: bool = False, apar
     with torch.inference_mode(False):
         v = v.detach().clone() if v.is_inference() else v.detach()
         scale = magnitude(v.reshape(len(v) if apart else 1, -1))
-        (gradient,) = torch.autograd.grad(value, leaf, v / scale.view(-1, *[1] * (v.ndim - 1)), retain_graph=keep)
-        return gradient * scale.view(-1, *[1] * (gradient.ndim - 1))
+        (gradient,) = torch.autograd.grad(value, leaf, v / _beside(scale, v), retain_graph=keep)
+        return gradient * _beside(scale, gradient)
+
+
+def _beside(scale: Tensor, x: Tensor) -> Tensor:
+    return scale.view(-1, *[1] * (x.ndim - 1)) if x.ndim else scale.view(())
 
 
 def magnitude(v: Tensor) -> Tensor:
