@@ -12,14 +12,22 @@ Value = TypeVar("Value")
 
 
 class Cache:
-    """The last few values by key; shared by moved copies of an operator, so keys name device and dtype.
+    """The last few values by key; keys name device and dtype.
 
     Values are made outside inference mode: an operator is often used first in a node that shows a picture, and again
     inside a gradient, where inference tensors are refused.
+
+    Copies of an operator share what they work out on one device. A copy that moves to another device starts with
+    nothing: a run works on a copy of its own, so that the device's memory is free again when the run is over, while
+    what lies in the machine's memory stays for the next run.
+
+    Args:
+        size: how many values are kept.
+        device: where they live.
     """
 
-    def __init__(self, size: int = 8):
-        self._size = size
+    def __init__(self, size: int = 8, device: torch.device | str = "cpu"):
+        self._size, self._device = size, torch.device(device)
         self._values: OrderedDict[Hashable, object] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
@@ -31,3 +39,8 @@ class Cache:
                 self._values.popitem(last=False)
         self._values.move_to_end(key)
         return self._values[key]
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Cache:
+        """That of a copy of the operator on `device`."""
+        device = torch.device(device)
+        return self if device == self._device else Cache(self._size, device)

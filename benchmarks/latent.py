@@ -1,6 +1,6 @@
 """What guidance of a latent model costs: time and memory of one guided step over those of the plain step.
 
-    python3 dev.py bench latent [--size 64] [--cases ...]
+    python3 dev.py bench latent [--quick] [--size 64] [--cases ...]
 
 A UNet of SD1.5's full width and depth with SD's full-size VAE decoder or TAESD, random weights, float32, on the CPU,
 inside the host: one step of the Guided DDIM sampler without guidance, and with DPS through the decoder in the ways of
@@ -161,31 +161,34 @@ def run(host: Host, case: str, size: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--size", type=int, default=64, help="side of the latent")
-    parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES)[:4])
+    parser.add_argument("--quick", action="store_true", help="a latent of 16, and DPS through each decoder only")
+    parser.add_argument("--size", type=int, help="side of the latent, 64 by itself")
+    parser.add_argument("--cases", nargs="*", choices=CASES)
     parser.add_argument("--only", choices=[*CASES, _COUNT], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    size = arguments.size or (16 if arguments.quick else 64)
+    cases = arguments.cases or list(CASES)[: 4 : 2 if arguments.quick else 1]
     if arguments.only:
         host = Host(environment.get(os.environ.get("COMFYUI_PATH")))
         torch.set_num_threads(os.cpu_count() or 1)
         counting = arguments.only == _COUNT
-        print(json.dumps(multiplications(arguments.size) if counting else run(host, arguments.only, arguments.size)))
+        print(json.dumps(multiplications(size) if counting else run(host, arguments.only, size)))
         return
     runner = Path(environment.__file__).with_name("package.py")
     variables = {**os.environ, "GOMP_SPINCOUNT": "0"}  # waiting threads must not count
 
     def alone(what: str) -> dict[str, float]:
         command = [sys.executable, str(runner), "posterior.benchmarks.latent", "--only", what]
-        command += ["--size", str(arguments.size)]
+        command += ["--size", str(size)]
         output = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=True).stdout
         return {key: round(value, 3) for key, value in json.loads(output.splitlines()[-1]).items()}
 
     counts, rows = alone(_COUNT), []
     print(f"{_COUNT}, 10^9: network {counts['network']:.0f}, decoder {counts['decoder']:.0f}", flush=True)
-    for case in arguments.cases:
+    for case in cases:
         _, economy, scale = CASES[case]
         measured = alone(case)
-        rows.append({"case": case, "size": arguments.size, "cfg": scale, "checkpointing": bool(economy), **measured})
+        rows.append({"case": case, "size": size, "cfg": scale, "checkpointing": bool(economy), **measured})
         seconds, gib, _, _, slower, larger = measured.values()
         print(f"{case:46} {seconds:7.1f} s {gib:6.2f} GiB   time x {slower:5.2f}   memory x {larger:5.2f}", flush=True)
     print(json.dumps({"multiplications": counts, "rows": rows}))

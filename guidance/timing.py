@@ -3,14 +3,15 @@
     weight(p) = strength * shape((p - start) / (end - start))    for start <= p < end, on every n-th step, else 0
 
 with p the share of the sampling that is done. A block of weight w moves the estimate by w (x0_hat(y) - x0_hat), and
-a step that it owns by w times its change. At w = 0 it is not even asked: no backward pass, no copy.
+a step that it owns by w times its change. At w = 0 it is not even asked: no backward pass, no copy. Weights of several
+timings of one block multiply.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from ..algebra.refusal import Refusal
@@ -34,6 +35,7 @@ class Timing:
         start, end: shares of the sampling between which the block listens, 0 <= start <= end <= 1.
         every: it listens in steps 0, n, 2n ...
         schedule: how the strength goes from start to end.
+        within: another timing, which the block listens by as well.
 
     Raises:
         Refusal: when start is after end.
@@ -44,6 +46,7 @@ class Timing:
     end: float = 1.0
     every: int = 1
     schedule: Schedule = "constant"
+    within: Timing | None = None
 
     def __post_init__(self) -> None:
         if self.start > self.end:
@@ -53,7 +56,14 @@ class Timing:
         """The factor at a step. progress: share that is done, in [0, 1); index: number of the step, from 0."""
         if not self.start <= progress < self.end or index % self.every:
             return 0.0
-        return self.strength * _SHAPES[self.schedule]((progress - self.start) / (self.end - self.start))
+        weight = self.strength * _SHAPES[self.schedule]((progress - self.start) / (self.end - self.start))
+        return weight * self.within.weight(progress, index) if self.within else weight
+
+    def __mul__(self, other: Timing) -> Timing:
+        """Both: the weight at each step is the product."""
+        rest = replace(other, strength=1.0)
+        within = self.within * rest if self.within else rest
+        return replace(self, strength=self.strength * other.strength, within=within)
 
 
 ALWAYS = Timing()

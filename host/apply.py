@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from weakref import WeakKeyDictionary
 
 import comfy.patcher_extension
@@ -45,7 +46,9 @@ def _around_sampler(executor, guider, sigmas, extra_args, callback, noise, *args
     if isinstance(executor.class_obj, GuidedSampler):  # it listens to these guides by itself
         return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
     with GuidedRun(guider, attached_guides(guider.model_patcher), noise) as run:
-        _RUNS[guider] = (run, sigmas.tolist(), StepChange(executor.class_obj))
+        steps = sigmas.tolist()
+        steps += [0.0] if len(steps) == 1 else []  # some samplers ask all the same
+        _RUNS[guider] = (run, steps, StepChange(executor.class_obj))
         try:
             return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
         finally:
@@ -74,12 +77,15 @@ def _around_prediction(executor, x: Tensor, timestep: Tensor, model_options: dic
 
 
 def step_of(sigma: float, sigmas: Sequence[float]) -> int:
-    """The step i of SIGMAS that an evaluation at sigma belongs to: sigma_i >= sigma > sigma_{i+1}.
+    """The step i of SIGMAS that an evaluation at sigma belongs to: from sigma_i on, short of sigma_{i+1}.
 
-    Samplers also evaluate between two entries, and at entries that they have rounded.
+    Samplers also evaluate between two entries, and at entries that they have rounded: by a thousandth at most, and by
+    less than a quarter of the step. SIGMAS may also rise; of equal entries the last one counts, whose step goes on.
     """
-    below = sum(value < sigma * (1 - 1e-3) for value in sigmas)
-    return min(max(len(sigmas) - 1 - below, 0), len(sigmas) - 2)
+    way = math.copysign(1.0, sigmas[0] - sigmas[-1])
+    return sum(
+        way * (sigma - entry) <= min(1e-3 * entry, abs(before - entry) / 4) for before, entry in pairwise(sigmas[:-1])
+    )
 
 
 class StepChange:

@@ -108,7 +108,11 @@ class GuidanceTimingNode(io.ComfyNode):
     def execute(cls, guidance, strength, start, end, every, schedule) -> io.NodeOutput:
         timing = Timing(strength, start, end, every, schedule)
         with torch.inference_mode(False):
-            return io.NodeOutput(tuple(replace(guide, block=replace(guide.block, timing=timing)) for guide in guidance))
+            return io.NodeOutput(
+                tuple(
+                    replace(guide, block=replace(guide.block, timing=timing * guide.block.timing)) for guide in guidance
+                )
+            )
 
 
 NODES = [AutoGuidanceNode, GeneralGuidanceNode, GuidanceTimingNode]

@@ -158,6 +158,14 @@ def test_weights_of_the_timing():
         Timing(1, 0.6, 0.4)
 
 
+def test_timings_multiply():
+    timings = Timing(2.0, end=0.8), Timing(0.5, start=0.25, every=2), Timing(3.0, schedule="rising")
+    product = timings[0] * timings[1] * timings[2]
+    assert product.strength == 3
+    for i in range(8):
+        assert product.weight(i / 8, i) == pytest.approx(math.prod(timing.weight(i / 8, i) for timing in timings))
+
+
 def test_a_block_costs_nothing_where_it_does_not_listen():
     prior = random_prior(4)
     measurement = measure(prior, matrices(4)["mask"], 0.1)

@@ -9,6 +9,7 @@ import torch
 
 from posterior.algebra.refusal import Refusal
 from posterior.operators.jpeg import JPEG
+from posterior.operators.phase_retrieval import PhaseRetrieval
 
 SIZE = 8
 NODES = [
@@ -94,6 +95,15 @@ def test_timing_of_strength_zero_is_no_guidance(host, gaussian, measurement, sig
 def test_auto_says_what_it_picked(host, measurement):
     picked, report = host.call("PosteriorAutoGuidance", measurement=measurement, steps=20)
     assert picked[0].block.label in report and "because" in report
+
+
+def test_timing_keeps_the_one_that_a_block_came_with(host):
+    """Case D6: DPS rises by itself where Auto picks it for damage that is not linear."""
+    image = torch.rand(1, 16, 16, 3, generator=torch.Generator().manual_seed(0))
+    measured = host.call("PosteriorSimulate", image=image, operator=PhaseRetrieval(), sigma_y=0.01, seed=0)
+    picked, _ = host.call("PosteriorAutoGuidance", measurement=measured, steps=20)
+    (timed,) = host.call("PosteriorGuidanceTiming", guidance=picked, strength=0.5)
+    assert [timed.block.timing.weight(p, 0) for p in (0.0, 0.5, 0.75)] == [0.0, 0.25, 0.375]
 
 
 def test_needs_are_refused_before_sampling(host):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -173,12 +174,34 @@ def test_simulated_noise_and_sampling_noise_are_independent(host, gaussian):
 
 
 def test_steps_of_evaluations_between_and_at_rounded_entries(host):
+    """Case D6: many steps, equal and rising ones, entries that are no numbers."""
     from posterior.host.apply import step_of
 
     sigmas = [8.0, 4.0, 2.0, 0.0]
     assert [step_of(value, sigmas) for value in (8.0, 8.001, 4.0, 4.0005, 3.999, 3.0, 2.0, 1.0, 9.0)] == [
         0, 0, 1, 1, 1, 1, 2, 2, 0,
     ]  # fmt: skip
+    assert [step_of(value, sigmas[2::-1]) for value in (1.0, 2.0, 3.0, 3.999, 4.0, 5.0, 8.0)] == [0, 0, 0, 1, 1, 1, 1]
+    assert [step_of(value, [4.0, 4.0, 2.0, 0.0]) for value in (4.0, 3.0, 2.0)] == [1, 1, 2]
+    assert [step_of(value, [4.0, math.nan, 2.0, 0.0]) for value in (4.0, 2.0, math.nan)] == [0, 1, 0]
+    assert step_of(4.0, [4.0, 0.0]) == step_of(1.0, [4.0, 0.0]) == 0
+    for steps in (250, 2000):  # of a flow with shift 3, whose first steps are the shortest
+        share = torch.linspace(1, 0, steps + 1)
+        many = 3 * share / (1 + 2 * share)
+        rounded = (many.log() * 1.0000001).exp().tolist()
+        assert [step_of(value, many.tolist()) for value in rounded[:-1]] == list(range(steps))
+        between = ((many[1:] + many[:-1]) / 2).tolist()
+        assert [step_of(value, many.tolist()) for value in between] == list(range(steps))
+
+
+@pytest.mark.parametrize("name", ["euler", "dpm_adaptive"])
+@pytest.mark.parametrize("steps", [[4.0], [4.0, 4.0, 2.0, 0.0], [0.5, 1.0, 2.0]])
+def test_odd_step_lists(host, gaussian, name, steps):
+    """One entry, equal entries, rising ones: the host's samplers do with them what they do without guidance."""
+    sigmas, latent = torch.tensor(steps), host.latent(1, 3, SIZE, SIZE)
+    free, _ = host.sample(gaussian, name, sigmas, latent)
+    guided, _ = host.sample(apply_guidance(gaussian, guide(DDNM(measured()))), name, sigmas, latent)
+    assert guided.isfinite().all() == free.isfinite().all()
 
 
 def test_strength_zero_of_dps_is_off_bit_for_bit(host, sd15):

@@ -140,5 +140,6 @@ def test_weights_that_a_newer_host_moves(host, taesd, kind):
         assert not ours & theirs
         z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
         assert torch.equal(static.decode(z), vae.decode(z))
+    assert static_vae(vae) is static  # made once, case D6
     assert static.patcher.model is static.first_stage_model and type(static.patcher) is comfy.model_patcher.ModelPatcher
     assert vae.patcher is moving

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import ExitStack
+from weakref import WeakKeyDictionary
 
 import comfy.model_patcher
 import comfy.sd
@@ -63,10 +64,20 @@ def padded(image: Tensor, height: int, width: int) -> Tensor:
     return F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2]), mode="replicate")
 
 
+#: the static VAE of each network whose weights move, for as long as the host keeps that network
+_STATIC: WeakKeyDictionary = WeakKeyDictionary()
+
+
 def static_vae(vae):
     """The VAE, or one of the same weights where a newer host would move them before a backward pass has used them."""
     if not is_dynamic(vae.patcher):
         return vae
+    if vae.first_stage_model not in _STATIC:
+        _STATIC[vae.first_stage_model] = _static(vae)
+    return _STATIC[vae.first_stage_model]
+
+
+def _static(vae):
     static = copy.copy(vae)
     static.first_stage_model = comfy.sd.VAE(
         sd=vae.first_stage_model.state_dict(), device=vae.device, dtype=vae.vae_dtype
