@@ -8,7 +8,7 @@ import torch
 
 from ..algebra.refusal import Refusal
 from ..measurement.measurement import Measurement
-from ..operators.spectral import SpectralOperator, pseudo_reciprocal
+from ..operators.spectral import weakest
 from .base import Guidance
 from .ddnm import DDNM
 from .diffpir import PHOTOS, DiffPIR
@@ -78,11 +78,7 @@ def steepness(measurement: Measurement, iterations: int = 10) -> float:
 
 def _as_strong_as_pixels(measurement: Measurement) -> bool:
     """Whether what is measured at all has singular values of a half or more: noise, masks, orthonormal transforms."""
-    operator, y = measurement.operator, measurement.y
-    if not isinstance(operator, SpectralOperator):
-        return False
-    s = operator.singular_values(y.new_empty(0, *measurement.image_shape))
-    return bool(pseudo_reciprocal(s).max() <= 2)
+    return weakest(measurement.operator, measurement.y) >= 0.5
 
 
 def _has_inverse(measurement: Measurement) -> bool:

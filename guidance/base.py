@@ -64,6 +64,7 @@ class Guidance(ABC):
         if self.whitens and self.measurement.operator.linear:
             object.__setattr__(self, "measurement", self.measurement.whitened())
         self.validate()
+        object.__setattr__(self, "measurement", self.measurement.resolved())
 
     def validate(self) -> None:
         """Raises Refusal when this measurement cannot be used by this method."""

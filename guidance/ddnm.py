@@ -15,6 +15,10 @@ the next state at sigma_s, of which the measurement brings a part. For singular 
 Any generalised inverse in the place of A^+ is as consistent with y. With `smooth` (ours) the correction is continued
 into pixels that were not measured, see `measurement.smooth.continued`.
 
+A measurement that is clean but for its rounding, tau, has sigma_y = tau (`Measurement.resolved`). Operators without
+singular values then have the soft form of lambda, s_i^2 / (s_i^2 + (alpha_s tau / sigma_s)^2), which is one proximal
+step, and the sampler's own noise: what y brings of it is far below a level of grey.
+
 The paper takes the ancestral step's variance as the budget; we follow its code (eq. 51 at eta = 0), whose budget is
 all of sigma_s^2, which works for any sampler. Other samplers than the Guided DDIM use x0_hat(y) only.
 """
@@ -60,7 +64,7 @@ class DDNM(Guidance):
 
     def validate(self) -> None:
         super().validate()
-        if self.measurement.noisy and not isinstance(self.measurement.operator, SpectralOperator):
+        if not self.measurement.clean and not isinstance(self.measurement.operator, SpectralOperator):
             raise Refusal(
                 f"DDNM with noise needs singular values, which {self.measurement.operator.label} does not have; "
                 "choose DiffPIR, or set the noise level to 0."
@@ -74,6 +78,10 @@ class DDNM(Guidance):
         operator, residual = self.measurement.operator, self.measurement.residual(x0)
         if not self.measurement.noisy:
             correction = operator.pinv(residual)
+        elif not isinstance(operator, SpectralOperator):
+            level = state.s or state.t
+            ratio = (self.measurement.noise.sigma / max(level.bar, 1e-6)) ** 2
+            correction = operator.prox(x0, self.measurement.y, ratio) - x0
         else:
             share = self._share(operator.singular_values(x0), state.s or state.t)
             spectrum = share * operator.measurement_to_spectrum(residual)
@@ -83,7 +91,8 @@ class DDNM(Guidance):
         return Estimate(x0 + correction)
 
     def transition(self, x_s: Tensor, step: Step) -> Tensor:
-        if not self.measurement.noisy or step.s.sigma == 0:
+        spectral = isinstance(self.measurement.operator, SpectralOperator)
+        if not self.measurement.noisy or step.s.sigma == 0 or not spectral:
             return x_s
         carried = step.s.alpha * self.measurement.noise.sigma
 

@@ -6,8 +6,9 @@ the data manifold is hoped to lie:
     noisy   x0_hat(y) = CG of (I + gamma A^T A) x = x0_hat + gamma A^T y, started at x0_hat
     clean   x0_hat(y) = CG of A^T A x = A^T y, started at x0_hat
 
-The paper keeps gamma constant over the sampling, and its step goes on with the unguided noise prediction; ours with
-that of x0_hat(y), as DDIM does everywhere here.
+Where y is clean but for a rounding tau that A would enlarge, gamma is (DETAIL / tau)^2, at which directions that the
+rounding drowns stay with x0_hat. The paper keeps gamma constant over the sampling, and its step goes on with the
+unguided noise prediction; ours with that of x0_hat(y), as DDIM does everywhere here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..algebra.krylov import conjugate_gradient
+from ..measurement.measurement import DETAIL
 from .base import Guidance
 from .state import Estimate, State
 
@@ -38,12 +40,14 @@ class DDS(Guidance):
     needs = ("linear",)
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
-        operator = self.measurement.operator
+        operator, noisy, gamma = self.measurement.operator, self.measurement.noisy, self.gamma
         pull = operator.adjoint(self.measurement.y)
+        if noisy and self.measurement.clean:
+            gamma = (DETAIL / self.measurement.rounding) ** 2
 
         def normal_equations(x: Tensor) -> Tensor:
             gram = operator.adjoint(operator.forward(x))
-            return x + self.gamma * gram if self.measurement.noisy else gram
+            return x + gamma * gram if noisy else gram
 
-        b = x0 + self.gamma * pull if self.measurement.noisy else pull.expand_as(x0)
+        b = x0 + gamma * pull if noisy else pull.expand_as(x0)
         return Estimate(conjugate_gradient(normal_equations, b, x0, iterations=self.iterations, warn=False))

@@ -72,5 +72,5 @@ class General(Guidance):
             residual = residual / (self.variance + self.c * variance)
         else:
             residual = residual / (self.c if self.scale == "constant" else self.c * sample_norm(residual))
-        lifted = operator.pinv(residual) if self.lifting == "pinv" else pull_back(residual)
+        lifted = self.measurement.inverse(residual, state.t.bar) if self.lifting == "pinv" else pull_back(residual)
         return Estimate(x0 + (state.covariance(lifted) if self.jacobian else variance * lifted))

@@ -6,7 +6,8 @@ After each step the state is made to agree with a measurement that carries as mu
 
 w = 1 replaces what was measured, as in Score-SDE's inpainting; w < 1 is the softer form of Song et al. 2022
 (https://arxiv.org/abs/2111.08005) for noisy measurements. With A a reduction in size this is ILVR (Choi et al. 2021,
-https://arxiv.org/abs/2108.02938), which keeps a reference's low frequencies and is usually ended early.
+https://arxiv.org/abs/2108.02938), which keeps a reference's low frequencies and is usually ended early. Directions in
+which y is noisier than the state, sigma_y / s_i > sigma_s / alpha_s, are left to the state (`Measurement.inverse`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def project(x_s: Tensor, measurement: Measurement, step: Step, weight: float = 1
     """x_s + w A^+ (alpha_s y + A (sigma_s z - x_s)), `B C H W`."""
     operator = measurement.operator
     noise = step.s.sigma * step.draw(x_s)
-    return x_s + weight * operator.pinv(step.s.alpha * measurement.y + operator.forward(noise - x_s))
+    residual = step.s.alpha * measurement.y + operator.forward(noise - x_s)
+    return x_s + weight * measurement.inverse(residual, step.s.bar)
 
 
 @dataclass(frozen=True)

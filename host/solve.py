@@ -23,13 +23,13 @@ STARTS = ("noise", "smooth", "back-projection")
 
 
 def start_picture(measurement: Measurement, start: str) -> Tensor:
-    """The smooth inverse or A^+ y as a picture, `B C H W` in [0, 1].
+    """The smooth inverse or A^+ y (without what the noise drowns) as a picture, `B C H W` in [0, 1].
 
     Raises:
         Refusal: when the operator has no such inverse.
     """
     if start == "back-projection":
-        return measurement.operator.pinv(measurement.y).clamp(0, 1)
+        return measurement.inverse(measurement.y).clamp(0, 1)
     if not measurement.operator.linear:
         raise Refusal(f"{measurement.operator.label} has no smooth inverse; start from noise instead.")
     return smooth_inverse(measurement.operator, measurement.y).clamp(0, 1)

@@ -99,4 +99,4 @@ class Linearised(LinearOperator):
     def measured(self, measurement: Measurement) -> Measurement:
         """A measurement of A as one of J: y - A(p) + J p = J x + noise."""
         y = measurement.y - self._value.detach() + self.forward(self.point)
-        return Measurement(self, y, measurement.noise)
+        return Measurement(self, y, measurement.noise, measurement.rounding)

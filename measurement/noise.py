@@ -55,6 +55,11 @@ class Noise(ABC):
     def widened(self, spread: Tensor) -> Noise:
         """With independent noise of standard deviation `spread` (broadcastable against y) added."""
 
+    @property
+    def level(self) -> float | None:
+        """sigma of Gaussian noise that is the same everywhere; None for any other."""
+        return None
+
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Noise:
         return moved(self, device, dtype)
 
@@ -89,6 +94,11 @@ class GaussianNoise(Noise):
     def score(self, residual: Tensor, y: Tensor | None = None) -> Tensor:
         """r / sigma^2."""
         return residual / self.sigma**2
+
+    @property
+    def level(self) -> float | None:
+        sigma = torch.as_tensor(self.sigma)
+        return float(sigma) if sigma.numel() == 1 else None
 
     def widened(self, spread: Tensor) -> GaussianNoise:
         return GaussianNoise((self.sigma**2 + spread**2).sqrt())

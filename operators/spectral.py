@@ -21,6 +21,14 @@ def pseudo_reciprocal(s: Tensor) -> Tensor:
     return torch.where(s.abs() > tiny, 1 / s.masked_fill(s.abs() <= tiny, 1.0), 0.0)
 
 
+def weakest(operator: LinearOperator, y: Tensor) -> float:
+    """The smallest singular value that is not zero, for measurements like y; 0 where it is not known."""
+    if not isinstance(operator, SpectralOperator):
+        return 0.0
+    s = operator.singular_values(y.new_empty(0, *operator.image_shape(tuple(y.shape))))
+    return 1 / max(pseudo_reciprocal(s).max().item(), torch.finfo(s.dtype).tiny)
+
+
 class SpectralOperator(LinearOperator):
     """A = U diag(s) V^H, given by s and the four transforms."""
 
