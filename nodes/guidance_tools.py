@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..guidance.auto import automatic
 from ..guidance.general import ERRORS, LIFTINGS, SCALES, General
 from ..guidance.timing import SCHEDULES, Timing
 from ..host.spaces.vae import is_latent_vae
 from .guidance import CATEGORY, chain, guidance_output, schema
+from .report import losses_in_words, paragraphs, spoken
 from .sockets import Guidance
 
 
@@ -27,6 +28,7 @@ class AutoGuidanceNode(io.ComfyNode):
             ),
         )  # fmt: skip
         chosen.outputs.append(io.String.Output("report", display_name="report", tooltip="What was picked, and why."))
+        chosen.is_output_node = True  # which says what it picked even when nothing has changed
         return chosen
 
     @classmethod
@@ -34,7 +36,7 @@ class AutoGuidanceNode(io.ComfyNode):
         with torch.inference_mode(False):
             block, report = automatic(measurement, steps, is_latent_vae(vae))
         (guides,) = chain(lambda: block, guidance, vae).args
-        return io.NodeOutput(guides, report, ui=ui.PreviewText(report))
+        return spoken(guides, report, text=paragraphs(report, losses_in_words(measurement)))
 
 
 class GeneralGuidanceNode(io.ComfyNode):

@@ -12,9 +12,12 @@ from ..measurement.measurement import combine, require_finite
 from ..measurement.noise import GaussianNoise, Noise, PoissonNoise
 from ..measurement.noise_level import noise_level
 from ..photos import DAMAGES, PHOTOS, load_damage, load_photo
+from .report import fit_in_words, losses_in_words, paragraphs, spoken
 from .sockets import Measurement, Operator, hole, picture, planes
 
 CATEGORY = "posterior/measurement"
+#: for whoever puts a damaged picture where a clean one belongs
+SIMULATED = "Damaged here, for a study. A picture that is damaged already belongs in Observe."
 #: a picture may be so many pixels wider or higher than what was measured, less one: the coarsest VAE's latent pixel
 SPARE = 32
 
@@ -71,7 +74,8 @@ class ObserveNode(io.ComfyNode):
     @classmethod
     def execute(cls, image, operator, sigma_y, gain=0.0, noise_map=None) -> io.NodeOutput:
         with torch.inference_mode(False):
-            return io.NodeOutput(Measured.observe(operator, planes(image), noise_model(sigma_y, gain, noise_map)))
+            measurement = Measured.observe(operator, planes(image), noise_model(sigma_y, gain, noise_map))
+        return spoken(measurement, text=losses_in_words(measurement))
 
 
 class SimulateNode(io.ComfyNode):
@@ -99,7 +103,8 @@ class SimulateNode(io.ComfyNode):
     def execute(cls, image, operator, sigma_y, seed, gain=0.0, noise_map=None) -> io.NodeOutput:
         with torch.inference_mode(False):
             noise = noise_model(sigma_y, gain, noise_map)
-            return io.NodeOutput(Measured.simulate(operator, planes(image), noise, seed))
+            measurement = Measured.simulate(operator, planes(image), noise, seed)
+        return spoken(measurement, text=paragraphs(SIMULATED, losses_in_words(measurement)))
 
 
 class CombineNode(io.ComfyNode):
@@ -165,8 +170,10 @@ class EstimateNoiseNode(io.ComfyNode):
         x = planes(image)
         require_finite(x)
         levels = noise_level(x)
-        report = f"noise level {', '.join(f'{level:.4f}' for level in levels.tolist())} (white is 1)"
-        return io.NodeOutput(levels.mean().item(), report, ui=ui.PreviewText(report))
+        report = f"noise level {', '.join(f'{level:.4f}' for level in levels.tolist())} (white is 1): the sigma_y for Observe."
+        if levels.min() < 0.01:
+            report += " A JPEG or an enlarged picture hides some of its noise: take at least 0.01 there."
+        return spoken(levels.mean().item(), report, text=report)
 
 
 class BackProjectionNode(io.ComfyNode):
@@ -200,8 +207,8 @@ class MeasurementFitNode(io.ComfyNode):
             node_id="PosteriorMeasurementFit",
             display_name="Measurement Fit",
             category=CATEGORY,
-            description="How well a picture explains the measurement: residual RMS / sigma_y. Near 1 is a fit, well "
-            "above 1 misses data, well below 1 fits the noise.",
+            description="How well a picture explains the measurement: residual RMS / sigma_y. A sample has 1, a restoration or "
+            "mean may lie below; well above 1 misses data. A fit does not prove that the operator is right.",
             inputs=[
                 io.Image.Input(
                     "image", tooltip="Any picture of the measurement's size. Up to 31 pixels more at the right and the "
@@ -235,14 +242,13 @@ class MeasurementFitNode(io.ComfyNode):
                 f"There are {len(x)} pictures and the measurement has {len(measurement.y)}; give one, or one for each."
             )
         agreement = measurement.agreement(x)
-        report = f"residual RMS {', '.join(f'{value:.4g}' for value in measurement.residual_rms(x).tolist())}"
+        report = fit_in_words(measurement, agreement, "picture")
         if measurement.noisy:
-            fit = ", ".join(f"{each:.3f}" for each in agreement.tolist())
-            report = f"fit {fit} (residual / noise; near 1 is a fit), {report}"
+            report = f"{report}\nresidual RMS {', '.join(f'{value:.4g}' for value in measurement.residual_rms(x).tolist())}"
         if any(spare):
             report = f"{report}, of the upper left {width} x {height}"
         residual = picture(measurement.residual_picture(x))
-        return io.NodeOutput(agreement.mean().item(), report, residual, ui=ui.PreviewText(report))
+        return spoken(agreement.mean().item(), report, residual, text=report)
 
 
 class ExamplePhotoNode(io.ComfyNode):

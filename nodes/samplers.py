@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..guidance.auto import automatic
 from ..host.apply import apply_guidance
@@ -22,6 +22,7 @@ from ..host.solve import (
 from ..host.spaces.vae import is_latent_vae
 from ..samplers.ddim import NOISE_RULES
 from .priors import UNCONDITIONAL
+from .report import fit_in_words, losses_in_words, paragraphs, spoken
 from .sockets import Guidance, Measurement, picture
 
 CATEGORY = "posterior/samplers"
@@ -208,9 +209,10 @@ class SolveNode(io.ComfyNode):
             outputs=[
                 io.Image.Output("image", display_name="image", tooltip="The restoration, or the samples."),
                 io.Image.Output("mean", display_name="mean", tooltip="Average of the pictures: best in squared error."),
-                io.Float.Output("fit", display_name="fit", tooltip="Residual RMS / sigma_y; near 1 is a fit. With sigma_y = 0 the RMS."),
+                io.Float.Output("fit", display_name="fit", tooltip="Residual RMS / sigma_y: 1 for a sample, a restoration may lie below. With sigma_y = 0 the RMS."),
                 io.String.Output("report", display_name="report", tooltip="What was chosen, and how well it fits."),
             ],
+            is_output_node=True,  # which says what it found even when nothing has changed
         )  # fmt: skip
 
     @classmethod
@@ -235,11 +237,10 @@ class SolveNode(io.ComfyNode):
         images = decode(samples, measurement.image_shape, vae)
         mean = images.mean(0, keepdim=True) if len(measurement.y) == 1 else images
         fit = measurement.agreement(images.cpu())
-        report = f"{'restoration' if restore else 'samples'} by {chosen}; {steps} steps"
-        report += (
-            f", {'fit' if measurement.noisy else 'residual RMS'} {', '.join(f'{value:.3g}' for value in fit.tolist())}"
-        )
-        return io.NodeOutput(picture(images), picture(mean), fit.mean().item(), report, ui=ui.PreviewText(report))
+        words = fit_in_words(measurement, fit, "restoration" if restore else "sample")
+        chosen = f"{'restoration' if restore else 'samples'} by {chosen}; {steps} steps"
+        report = paragraphs(words, losses_in_words(measurement), chosen)
+        return spoken(picture(images), picture(mean), fit.mean().item(), report, text=report)
 
 
 NODES = [

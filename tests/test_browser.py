@@ -130,12 +130,28 @@ def test_a_workflow_runs_from_the_template_browser(server: Server, page: Any, er
     truth = Image.open(io.BytesIO(file)).convert("RGBA")
     assert bytes(page.evaluate(PIXELS, repaired)) == truth.tobytes()
 
+    said = page.evaluate(REPORTS)
+    assert any(text.startswith("fit ") and "restoration by" in text for text in said), said
+    forget = "name => app.graph._nodes.forEach(n => n.widgets = n.widgets?.filter(one => one.name !== name))"
+    page.evaluate(forget, REPORT)
+    assert page.evaluate(REPORTS) == []
+    queue.locator("xpath=descendant-or-self::button").first.click()  # all of it is cached
+    page.wait_for_function(f"({REPORTS})().some(text => text.startsWith('fit '))")
+    stored, asked = page.evaluate("async () => [app.graph.serialize(), (await app.graphToPrompt()).output]")
+    assert "restoration by" not in json.dumps([stored, asked]), "a report is stored"
+
     clip = page.evaluate(SHOW, repaired)
     colours = Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB").getcolors(2**24)
     assert len(colours) > 3000, "the canvas does not show the picture"  # without one there are some hundred
     assert errors == []
 
 
+REPORT = "posterior_report"
+#: what the nodes say, as far as it can be seen
+REPORTS = """
+() => app.graph._nodes.flatMap(node => node.widgets ?? []).filter(widget => widget.name === "posterior_report")
+    .filter(widget => widget.element.offsetHeight > 10).map(widget => widget.element.innerText)
+"""
 #: the pixels of a node's picture, R G B A
 PIXELS = """
 identity => {

@@ -1,0 +1,100 @@
+"""What nodes say about a result: the number, what it means, what is expected, and what to change if it is off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..measurement.measurement import Measurement
+from ..measurement.noise import ROUNDING, GaussianNoise
+
+#: residual RMS / sigma_y to expect. Exact samples have 1 (y and a sample are exchangeable with y and the truth); whatever
+#: averages over samples keeps nothing of the noise that it could tell from the picture, so it lies below, the further the
+#: finer the noise is beside the picture's own detail
+EXPECTED = {"sample": (0.8, 1.2), "restoration": (0.3, 1.2), "mean": (0.3, 1.2), "picture": (0.3, 1.2)}
+#: a larger share than this that is lost under a mask looks like a mask that is the wrong way round
+MOSTLY = 0.8
+
+
+def spoken(*outputs: Any, text: str) -> io.NodeOutput:
+    """Outputs with a text that the editor shows on the node (web/report.js) and the API finds in the history."""
+    return io.NodeOutput(*outputs, ui=ui.PreviewText(text)) if text else io.NodeOutput(*outputs)
+
+
+def paragraphs(*texts: str) -> str:
+    """The texts that are not empty, a line each."""
+    return "\n".join(filter(None, texts))
+
+
+def fit_in_words(measurement: Measurement, values: Tensor, kind: str) -> str:
+    """How well pictures explain a measurement.
+
+    Args:
+        values: `measurement.agreement` of the pictures, one for each.
+        kind: what they are, one of EXPECTED; "picture" is for a node that cannot know.
+    """
+    if not measurement.noisy:
+        return (
+            f"residual RMS {_listed(values, 4)} (white is 1): 0 is exact, {ROUNDING:.4f} the rounding of 8 bits. "
+            "If it is larger, the damage is not quite as described, or there is noise: raise sigma_y."
+        )
+    value, (low, high) = values.mean().item(), EXPECTED[kind]
+    article = (
+        f"a {kind}: {low} to {high}" if kind != "picture" else f"a sample: 1; a restoration or mean: {low} to {high}"
+    )
+    if value > high:
+        words = f"the picture misses what was seen. {_cause(measurement.operator.label)}{_level(measurement, value)}."
+    elif value < low:
+        words = f"less noise than sigma_y says, or the picture follows the noise. Lower sigma_y{_level(measurement, value)}."
+    else:
+        words = "agrees with what was seen."
+    return f"fit {_listed(values, 3)} (expected for {article}): {words}"
+
+
+def losses_in_words(measurement: Measurement) -> str:
+    """How much was lost under a mask; nothing where nothing was."""
+    support = measurement.operator.support(measurement.y)
+    lost = 0.0 if support is None else 1 - support.double().mean().item()
+    if lost == 0 or "Inpainting" not in measurement.operator.label:
+        return ""
+    share = f"{100 * lost:.1f} % of the picture is masked"
+    return (
+        f"{share}: is the mask inverted? White marks what is lost (Invert Mask turns it)."
+        if lost > MOSTLY
+        else f"{share}."
+    )
+
+
+def _cause(label: str) -> str:
+    """What may be wrong with the damage as it was described."""
+    for word, cause in CAUSES.items():
+        if word in label.lower():
+            return f"{cause}, or sigma_y too small"
+    return "The damage is not as described, or sigma_y too small"
+
+
+CAUSES = {
+    "after": "A part of the damage or the order is not as described",
+    "blur": "Blur too wide or of another shape",
+    "downscale": "Another way of reducing",
+    "inpainting": "Damage that the mask leaves out (grow it)",
+    "jpeg": "Another quality or chroma",
+}
+
+
+def _level(measurement: Measurement, fit: float) -> str:
+    """The sigma_y at which this picture would fit, where the noise is a single number."""
+    noise = measurement.noise
+    if not isinstance(noise, GaussianNoise) or torch.as_tensor(noise.sigma).numel() != 1:
+        return ""
+    return f" (about {fit * float(noise.sigma):.2g})"
+
+
+def _listed(values: Tensor, digits: int) -> str:
+    """Up to four numbers, of more the least and the largest."""
+    numbers = [f"{value:.{digits}g}" for value in values.tolist()]
+    low, high = f"{values.min().item():.{digits}g}", f"{values.max().item():.{digits}g}"
+    return ", ".join(numbers) if len(numbers) <= 4 else f"{low} to {high}"
