@@ -8,6 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .checkpoint import checkpoint
+
+#: iterations between two looks at the residual on a device that must be waited for; a processor looks each time
+LOOK = 8
+
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Per-sample inner product, shaped to broadcast against a."""
@@ -22,6 +27,7 @@ def conjugate_gradient(
     iterations: int = 200,
     warn: bool = True,
     precondition: Callable[[Tensor], Tensor] | None = None,
+    look: int | None = None,
 ) -> Tensor:
     """Solve M x = b for a symmetric positive semi-definite M, each sample of the batch on its own.
 
@@ -37,19 +43,24 @@ def conjugate_gradient(
         iterations: at most so many products.
         warn: log a line when they did not suffice.
         precondition: r to P r with a symmetric positive definite P near M^-1; fewer products are then needed.
+        look: iterations from one look at the residual to the next. Samples that have converged stay as they are, so
+            that the solution does not depend on it; looks at a device wait for it.
     """
     if tolerance is None:
         tolerance = 500 * torch.finfo(b.dtype).eps
+    if look is None:
+        look = 1 if b.device.type == "cpu" else LOOK
+    r = b if x is None else b - matvec(x)
     x = torch.zeros_like(b) if x is None else x
-    r = b - matvec(x) if x.any() else b
     z = r if precondition is None else precondition(r)
     p = z
     rz, rr = _dot(r, z), _dot(r, r)
     tiny = torch.finfo(rr.dtype).tiny
     goal = tolerance**2 * _dot(b, b)
-    for _ in range(iterations):
+    for k in range(iterations):
+        checkpoint(k / iterations)
         active = rr > goal
-        if not active.any():
+        if k % look == look - 1 and not active.any():
             return x
         q = matvec(p)
         curvature = _dot(p, q)
@@ -60,9 +71,10 @@ def conjugate_gradient(
         z = r if precondition is None else precondition(r)
         rz, before, rr = _dot(r, z), rz, _dot(r, r)
         p = z + torch.where(active, rz / before.clamp_min(tiny), 0.0) * p
-    reached = (rr / _dot(b, b).clamp_min(tiny)).max().sqrt().item()
-    if reached > tolerance and warn:
-        logging.getLogger("posterior").warning(
-            "conjugate gradients stopped at %d iterations with a relative residual of %.1e", iterations, reached
-        )
+    if warn:
+        reached = (rr / _dot(b, b).clamp_min(tiny)).max().sqrt().item()
+        if reached > tolerance:
+            logging.getLogger("posterior").warning(
+                "conjugate gradients stopped at %d iterations with a relative residual of %.1e", iterations, reached
+            )
     return x

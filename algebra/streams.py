@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .devices import sent
+
 
 def sample_generators(seed: int, batch: int) -> list[torch.Generator]:
     """One random stream per sample, so that sample i is the same picture whatever the batch around it.
@@ -18,6 +20,6 @@ def sample_generators(seed: int, batch: int) -> list[torch.Generator]:
 def standard_normal(like: Tensor, generators: list[torch.Generator]) -> Tensor:
     """z ~ N(0, I) in the shape, dtype and place of `like`, one generator per sample, or one for all of them."""
     if len(generators) == 1:
-        return torch.randn(like.shape, generator=generators[0], dtype=torch.float32).to(like.device, like.dtype)
+        return sent(torch.randn(like.shape, generator=generators[0], dtype=torch.float32), like)
     draws = [torch.randn(like.shape[1:], generator=g, dtype=torch.float32) for g in generators]
-    return torch.stack(draws).to(like.device, like.dtype)
+    return sent(torch.stack(draws), like)

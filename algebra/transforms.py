@@ -4,6 +4,8 @@
                Fourier coefficients as two real numbers, rotated by 45 degrees; it is its own inverse
     dct        DCT-II, by a real FFT of the reordered signal (Makhoul 1980, https://doi.org/10.1109/TASSP.1980.1163351)
     hadamard   Walsh-Hadamard in order of sequency (number of sign changes); sides are powers of two
+
+On devices without complex numbers the first two are products with their matrices, at a cost of sides cubed.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .cache import Cache
+from .devices import has_complex
 
 
 def wide(x: Tensor) -> Tensor:
@@ -24,11 +27,38 @@ def wide(x: Tensor) -> Tensor:
 
 
 def hartley(x: Tensor) -> Tensor:
-    spectrum = torch.fft.fft2(wide(x), norm="ortho")
+    x = wide(x)
+    if not has_complex(x.device):  # cos(a + b) + sin(a + b) = cos a (cos b + sin b) + sin a (cos b - sin b)
+        (cos_h, sin_h), (cos_w, sin_w) = (_waves(x.shape[dim], x) for dim in (-2, -1))
+        return cos_h @ x @ (cos_w + sin_w) + sin_h @ x @ (cos_w - sin_w)
+    spectrum = torch.fft.fft2(x, norm="ortho")
     return spectrum.real - spectrum.imag
 
 
-_TWIDDLES = Cache(16)
+_TWIDDLES, _MATRICES = Cache(16), Cache(16)
+
+
+def _waves(n: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin of 2 pi i k / n, over sqrt(n)."""
+
+    def make() -> tuple[Tensor, Tensor]:
+        index = torch.arange(n, dtype=torch.float64)
+        angle = torch.outer(index, index).remainder(n) * (2 * math.pi / n)
+        return (angle.cos() / math.sqrt(n)).to(like), (angle.sin() / math.sqrt(n)).to(like)
+
+    return _MATRICES.get(("waves", n, like.dtype, like.device), make)
+
+
+def _cosines(n: int, like: Tensor) -> Tensor:
+    """The matrix of the DCT-II, a row per frequency."""
+
+    def make() -> Tensor:
+        k = torch.arange(n, dtype=torch.float64)
+        matrix = torch.cos((2 * k + 1) * k[:, None] * (math.pi / (2 * n))) * math.sqrt(2 / n)
+        matrix[0] /= math.sqrt(2)
+        return matrix.to(like)
+
+    return _MATRICES.get(("cosines", n, like.dtype, like.device), make)
 
 
 def _twiddle(n: int, like: Tensor) -> Tensor:
@@ -45,6 +75,8 @@ def _twiddle(n: int, like: Tensor) -> Tensor:
 
 def _dct_last(x: Tensor) -> Tensor:
     n = x.shape[-1]
+    if not has_complex(x.device):
+        return x @ _cosines(n, x).mT
     reordered = torch.cat([x[..., ::2], x[..., 1::2].flip(-1)], -1)
     c = torch.fft.rfft(reordered) * _twiddle(n, x)
     # coefficient k is Re c_k and n - k is -Im c_k
@@ -53,6 +85,8 @@ def _dct_last(x: Tensor) -> Tensor:
 
 def _idct_last(x: Tensor) -> Tensor:
     n = x.shape[-1]
+    if not has_complex(x.device):
+        return x @ _cosines(n, x)
     half = n // 2 + 1
     imaginary = torch.cat([torch.zeros_like(x[..., :1]), x.flip(-1)[..., : half - 1]], -1)
     c = torch.complex(x[..., :half].contiguous(), -imaginary) / _twiddle(n, x)
@@ -73,10 +107,14 @@ def idct(x: Tensor) -> Tensor:
 
 def sylvester(n: int, like: Tensor) -> Tensor:
     """The n x n Hadamard matrix with entries +-1, in natural order; n a power of two."""
-    index = torch.arange(n, device=like.device)
-    both = index[:, None] & index
-    parity = sum((both >> bit) & 1 for bit in range(n.bit_length())) % 2
-    return 1 - 2 * parity.to(like.dtype)
+
+    def make() -> Tensor:
+        index = torch.arange(n)
+        both = index[:, None] & index
+        parity = sum((both >> bit) & 1 for bit in range(n.bit_length())) % 2
+        return (1 - 2 * parity).to(like)
+
+    return _MATRICES.get(("sylvester", n, like.dtype, like.device), make)
 
 
 def sequency_order(n: int) -> Tensor:
@@ -97,12 +135,21 @@ def _natural_hadamard_rows(x: Tensor) -> Tensor:
 
 
 def _hadamard_rows(x: Tensor) -> Tensor:
-    return _natural_hadamard_rows(x).index_select(-2, sequency_order(x.shape[-2]).to(x.device))
+    return _natural_hadamard_rows(x).index_select(-2, _orders(x.shape[-2], x.device)[0])
 
 
 def _ihadamard_rows(x: Tensor) -> Tensor:
-    natural = torch.argsort(sequency_order(x.shape[-2])).to(x.device)
-    return _natural_hadamard_rows(x.index_select(-2, natural))
+    return _natural_hadamard_rows(x.index_select(-2, _orders(x.shape[-2], x.device)[1]))
+
+
+def _orders(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """From natural order to that of sequency, and back."""
+
+    def make() -> tuple[Tensor, Tensor]:
+        order = sequency_order(n)
+        return order.to(device), torch.argsort(order).to(device)
+
+    return _MATRICES.get(("orders", n, device), make)
 
 
 def hadamard(x: Tensor) -> Tensor:

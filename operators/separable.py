@@ -22,11 +22,12 @@ class Banded:
     """A matrix with few entries near its diagonal, applied to axis -2 in blocks of rows.
 
     Args:
-        matrix: `m n`; each block of rows is multiplied with just the columns that it touches.
+        matrix: `m n`, on the CPU; each block of rows is multiplied with just the columns that it touches.
+        like: whose device and dtype the product has.
         block: rows per block.
     """
 
-    def __init__(self, matrix: Tensor, block: int = 32):
+    def __init__(self, matrix: Tensor, like: Tensor, block: int = 32):
         self.m, n = matrix.shape
         blocks = -(-self.m // block)
         rows = pad(matrix, (0, 0, 0, blocks * block - self.m)).reshape(blocks, block, n)
@@ -34,9 +35,9 @@ class Banded:
         first = touched.int().argmax(1)
         last = n - 1 - touched.flip(1).int().argmax(1)
         width = min(int((last - first).max()) + 1, n)
-        columns = first.clamp(max=n - width)[:, None] + torch.arange(width, device=matrix.device)
-        self.columns = columns.flatten()
-        self.weights = rows.gather(2, columns[:, None].expand(-1, block, -1)).contiguous()
+        columns = first.clamp(max=n - width)[:, None] + torch.arange(width)
+        self.columns = columns.flatten().to(like.device)
+        self.weights = rows.gather(2, columns[:, None].expand(-1, block, -1)).contiguous().to(like)
 
     def __call__(self, x: Tensor) -> Tensor:
         blocks, _, width = self.weights.shape
@@ -56,8 +57,8 @@ class Separable(SpectralOperator):
 
     def _band(self, n: int, dim: int, transposed: bool, like: Tensor) -> Banded:
         def make() -> Banded:
-            matrix = self.matrix(n, dim).to(like)
-            return Banded(matrix.mT if transposed else matrix)
+            matrix = self.matrix(n, dim)
+            return Banded(matrix.mT if transposed else matrix, like)
 
         return self._bands.get((n, dim, transposed, like.dtype, like.device), make)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from posterior.algebra.checkpoint import watched
 from posterior.algebra.krylov import conjugate_gradient
 
 F64 = torch.float64
@@ -65,3 +66,30 @@ def test_the_cap_is_reported(caplog: pytest.LogCaptureFixture) -> None:
         assert not caplog.messages
         conjugate_gradient(lambda v: v @ matrix, b, iterations=5)
         assert "stopped at 5 iterations with a relative residual of" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("iterations", [200, 21])
+def test_looking_less_often_changes_no_bit(iterations: int) -> None:
+    """On a device that must be waited for, samples that have converged stand still until the next look."""
+    matrix, b = problem(condition=100)
+    b[1] = 0
+    seen = [conjugate_gradient(lambda v: v @ matrix, b, None, 1e-6, iterations, look=look) for look in (1, 8, 200)]
+    assert torch.equal(seen[0], seen[1]) and torch.equal(seen[0], seen[2])
+
+
+def test_a_loop_can_be_watched_and_stopped() -> None:
+    class Stop(Exception):
+        pass
+
+    matrix, b = problem()
+    counted, told = Counted(matrix), []
+
+    def stop_at_half(done: float) -> None:
+        told.append(done)
+        if done >= 0.5:
+            raise Stop
+
+    with watched(stop_at_half), pytest.raises(Stop):
+        conjugate_gradient(counted, b, tolerance=0.0, iterations=40)
+    assert counted.calls == 20 and told == [k / 40 for k in range(21)]
+    conjugate_gradient(counted, b, iterations=3, warn=False)  # and nobody watches any more
