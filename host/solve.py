@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..algebra.refusal import Refusal
 from ..measurement.measurement import Measurement
-from ..measurement.smooth import smooth_inverse
+from ..measurement.smooth import smooth_start
 from .run import Guide
 from .spaces.space import schedule_of
 from .spaces.vae import is_latent_vae, latent_size, padded, picture_ratio
@@ -32,7 +32,7 @@ def start_picture(measurement: Measurement, start: str) -> Tensor:
         return measurement.inverse(measurement.y).clamp(0, 1)
     if not measurement.operator.linear:
         raise Refusal(f"{measurement.operator.label} has no smooth inverse; start from noise instead.")
-    return smooth_inverse(measurement.operator, measurement.y).clamp(0, 1)
+    return smooth_start(measurement).clamp(0, 1)
 
 
 def start_latent(measurement: Measurement, start: str, batch: int, vae: Any = None) -> Tensor:

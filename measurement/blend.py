@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..algebra.refusal import Refusal
-from ..operators.crop import Crop
-from ..operators.diagonal import Mask
+from ..operators.base import Operator
+from ..operators.spectral import SpectralOperator
 from .measurement import Measurement
 from .smooth import harmonic
 
@@ -23,27 +23,44 @@ from .smooth import harmonic
 def keep_measured(measurement: Measurement, picture: Tensor) -> Tensor:
     """The measured pixels bit for bit, the others from a generated picture that is made to fit.
 
+    Pixels that something covered in part (`Operator.spread`) are not measured in this sense.
+
     Args:
-        measurement: of a mask or a frame, where a measured number is a pixel.
+        measurement: of pixels, each of which is measured as it is or not at all: masks, frames, one after the other.
         picture: `B C H W`; may be larger than what was measured, which then is its upper left corner.
 
     Raises:
-        Refusal: when what was measured are not pixels, or the picture is too small.
+        Refusal: when what was measured are not pixels, when nothing is missing, or the picture is too small.
     """
     operator = measurement.operator
-    if not isinstance(operator, Mask | Crop):
-        raise Refusal(
-            f"{operator.label} measures no pixels that could be kept; this is for masks, lost pixels and outpainting."
-        )
     channels, height, width = measurement.image_shape
     if picture.shape[1] != channels or picture.shape[2] < height or picture.shape[3] < width:
         raise Refusal(
             f"The picture is {picture.shape[3]} x {picture.shape[2]} and the measurement speaks of {width} x {height}; "
             "give the picture that was made from it."
         )
+    batches = {len(picture), len(measurement.y)} - {1}
+    if len(batches) > 1:
+        raise Refusal(
+            f"There are {len(picture)} pictures and the measurement has {len(measurement.y)}; give one, or one for each."
+        )
     picture = picture[..., :height, :width]
-    known = operator.adjoint(measurement.y).to(picture)
-    keep = operator.singular_values(picture).to(picture) > 0
+    if not (isinstance(operator, SpectralOperator) and operator.aligned and operator.local):
+        raise _no_pixels(operator)
+    s = operator.singular_values(picture).to(picture)
+    if not ((s == 0) | (s == 1)).all() or s.all():
+        raise _no_pixels(operator)
+    known, keep = operator.adjoint(measurement.y).to(picture), s > 0
+    spread = operator.spread(measurement.y)
+    if spread is not None:
+        keep = keep & (operator.adjoint(spread.to(picture).expand_as(measurement.y)) == 0)
     batch = max(len(known), len(picture))
     known, keep, picture = (each.expand(batch, channels, -1, -1) for each in (known, keep, picture))
     return torch.where(keep, known, picture + harmonic(known - picture, keep))
+
+
+def _no_pixels(operator: Operator) -> Refusal:
+    return Refusal(
+        f"{operator.label} measures no pixels that could be kept beside others; this is for masks, lost pixels and "
+        "outpainting."
+    )

@@ -8,6 +8,10 @@ from torch import Tensor
 
 from ..algebra.krylov import conjugate_gradient
 from ..operators.base import LinearOperator
+from ..operators.compose import compose
+from ..operators.diagonal import Weight
+from .measurement import Measurement
+from .noise import ROUNDING
 
 
 def negative_laplacian(x: Tensor) -> Tensor:
@@ -78,6 +82,20 @@ def smooth_inverse(operator: LinearOperator, y: Tensor, weight: float = 0.002, i
     # inside a hole only the small energy speaks, so the residual must become very small to be right there
     start = membrane(operator, y, 5 * weight, 1e-6, iterations)
     return conjugate_gradient(normal_equations, operator.adjoint(y), start, 1e-6, iterations, warn=False)
+
+
+def smooth_start(measurement: Measurement) -> Tensor:
+    """The smooth inverse of a measurement whose numbers count less where they are noisier than most, `B C H W`.
+
+    Without it a soft edge of a mask, which is a noisy measurement, would stand in the start as a line, and sampling
+    from a low noise level would leave it there.
+    """
+    deviation = torch.as_tensor(measurement.noise.deviation(measurement.y)).clamp_min(ROUNDING)
+    if deviation.numel() == 1:
+        return smooth_inverse(measurement.operator, measurement.y)
+    weight = (deviation.median() / deviation).clamp(max=1)
+    weight = weight.reshape(*[1] * (measurement.y.ndim - weight.ndim), *weight.shape)
+    return smooth_inverse(compose(Weight(weight), measurement.operator), weight * measurement.y)
 
 
 def harmonic(

@@ -29,6 +29,8 @@ class Operator(ABC):
     pictorial: bool = True
     #: whether each number of the picture is measured on its own or not at all, so that others can be continued from it
     local: bool = False
+    #: whether it was done as the file was saved, so that whatever covers the picture was there before
+    saves: bool = False
 
     @property
     def batch(self) -> int:
@@ -74,6 +76,24 @@ class Operator(ABC):
     def spread(self, y: Tensor) -> Tensor | None:
         """Standard deviation that the operator itself adds to y (a soft mask edge); None for none."""
         return None
+
+    def reach(self, hidden: Tensor) -> Tensor:
+        """Where y depends on hidden pixels by more than half a step of 8 bits.
+
+        Found by trial: the hidden part is made white, black and random, the rest stays grey.
+
+        Args:
+            hidden: `B 1 H W`, bool.
+
+        Returns:
+            `B 1 h w`, bool, for operators that measure pictures.
+        """
+        grey = torch.full((len(hidden), 3, *hidden.shape[-2:]), 0.5, device=hidden.device)
+        generator = torch.Generator().manual_seed(0)
+        trials = [torch.zeros_like(grey), torch.ones_like(grey)]
+        trials += [torch.rand(grey.shape, generator=generator).round().to(grey) for _ in range(2)]
+        seen = torch.stack([self.forward(torch.where(hidden, trial, grey)) for trial in trials])
+        return (seen.amax(0) - seen.amin(0) > 0.5 / 255).any(1, keepdim=True)
 
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
         """J_A(x)^T v, by automatic differentiation. x: `B C H W`, v: shape of y."""

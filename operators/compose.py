@@ -8,6 +8,7 @@ from ..algebra.cache import Cache
 from .base import LinearOperator, Operator
 from .diagonal import Diagonal, Mask, Weight
 from .identity import Scale
+from .inpainting import Inpainting
 from .spectral import SpectralOperator
 
 
@@ -23,6 +24,7 @@ class Composition(Operator):
         self.outer, self.inner = outer, inner
         self.label = f"{outer.label} after {inner.label}"
         self.pictorial = outer.pictorial and inner.pictorial
+        self.saves = outer.saves
 
     @property
     def batch(self) -> int:
@@ -117,7 +119,28 @@ class WeightedSpectral(SpectralOperator, LinearComposition):
 
 
 def compose(outer: Operator, inner: Operator) -> Operator:
-    """A after B, with the best inverse that the two allow."""
+    """A after B, with the best inverse that the two allow.
+
+    A mask marks what something lay over, and A(x) does not know what: no number that this reaches says anything about
+    x. So A after a mask is a mask, of all that the hole reaches, after A; and where A was a file that was saved, a mask
+    of what is in the file marks what was there before. Holes of what is no picture (only simulated ones) are black.
+    """
+    if isinstance(outer, Inpainting) and inner.saves:
+        return _compose(outer.through(inner), inner)
+    mask, rest = _masked(inner)
+    if mask is None or isinstance(outer, Mask | Weight) or not outer.pictorial:
+        return _compose(outer, inner)
+    return _compose(mask.through(outer), outer if rest is None else compose(outer, rest))
+
+
+def _masked(operator: Operator) -> tuple[Inpainting | None, Operator | None]:
+    """The mask that comes last, if there is one, and what comes before it."""
+    if isinstance(operator, Composition) and isinstance(operator.outer, Inpainting):
+        return operator.outer, operator.inner
+    return (operator, None) if isinstance(operator, Inpainting) else (None, None)
+
+
+def _compose(outer: Operator, inner: Operator) -> Operator:
     if isinstance(inner, SpectralOperator) and (
         isinstance(outer, Scale) or (isinstance(outer, Diagonal) and inner.aligned)
     ):

@@ -9,31 +9,49 @@ from torch import Tensor
 
 from ..algebra.cache import Cache
 from ..algebra.refusal import Refusal
+from .base import Operator
 from .diagonal import Mask
 
 
 class Inpainting(Mask):
     """y = keep * x, with keep from a mask.
 
+    A pixel that is covered by m < threshold shows (1 - m) x + m c with an unknown colour c, and so differs from x by
+    m (c - x). It counts as a measurement of x with so much more noise; since c is the same all along an edge, and does
+    not average out as noise does, a `doubt` above the spread of colours is right.
+
     Args:
-        hole: `B 1 H W`, in [0, 1]: one mask for all pictures, or one for each.
+        hole: `B 1 H W`, in [0, 1]: one mask for all pictures, or one for each. One of several may be empty.
         threshold: a pixel counts as lost from here upwards. Small, so that half-covered pixels are not trusted.
-        doubt: standard deviation (image units) of what a fully covered pixel shows instead of the picture. A pixel
-            that is covered by m < threshold is kept with that much more noise: m times as much.
+        doubt: standard deviation (image units) of the noise that a fully covered pixel would have; a pixel that is
+            covered by m < threshold has m times as much, on top of the rest.
+        grow: so many pixels around what the mask marks are marked as well.
 
     Raises:
-        Refusal: when the mask marks nothing, or everything.
+        Refusal: when the mask marks nothing, or everything of a picture.
     """
 
     label = "Inpainting"
 
-    def __init__(self, hole: Tensor, threshold: float = 0.02, doubt: float = 0.0):
+    def __init__(self, hole: Tensor, threshold: float = 0.02, doubt: float = 0.0, grow: int = 0):
+        hole = dilated(hole, grow)
         unknown = hole >= threshold
-        marked = unknown.flatten(1).any(1)
-        if not marked.all():
-            raise Refusal("The mask is empty, so there is nothing to fill in; paint over what should be repaired.")
-        if unknown.flatten(1).all(1).any():
-            raise Refusal("The mask covers the whole picture, so nothing is known; leave some pixels unmasked.")
+        if not unknown.any():
+            raise Refusal(
+                "The mask is empty, so there is nothing to fill in; paint over what should be repaired."
+                if hole.max() <= 0
+                else f"The mask is nowhere brighter than {hole.max().item():.3g} and counts as lost from {threshold:g} "
+                "upwards, so there is nothing to fill in; set the threshold lower."
+            )
+        full = unknown.flatten(1).all(1)
+        if full.any():
+            darkest = hole[full].min().item()
+            raise Refusal(
+                "The mask covers the whole picture, so nothing is known; leave some pixels unmasked."
+                if darkest >= 0.5
+                else f"The mask covers the whole picture, since its darkest value is {darkest:.3g} and counts as lost "
+                f"from {threshold:g} upwards; set the threshold higher, for example to 0.5."
+            )
         self.keep = (~unknown).to(hole.dtype)
         self._spread = doubt * hole * self.keep if doubt > 0 else None
 
@@ -53,6 +71,29 @@ class Inpainting(Mask):
 
     def singular_values(self, image: Tensor) -> Tensor:
         return self.keep
+
+    def through(self, operator: Operator) -> Inpainting:
+        """The mask of what these pixels, soft ones too, reach when the operator comes after.
+
+        Raises:
+            Refusal: when they reach everything.
+        """
+        hidden = self.keep == 0 if self._spread is None else (self.keep == 0) | (self._spread > 0)
+        operator.check((3, *hidden.shape[-2:]))
+        reached = operator.reach(hidden)
+        if reached.flatten(1).all(1).any():
+            raise Refusal(
+                f"What the mask marks reaches every pixel through {operator.label}, so nothing is known; make the mask "
+                "smaller, or repair the two one after the other."
+            )
+        return Inpainting(reached.to(self.keep))
+
+
+def dilated(hole: Tensor, pixels: int) -> Tensor:
+    """The largest value within a square of so many pixels to each side."""
+    for side in ((1, 2 * pixels + 1), (2 * pixels + 1, 1)) if pixels else ():
+        hole = torch.nn.functional.max_pool2d(hole, side, 1, tuple(n // 2 for n in side))
+    return hole
 
 
 class RandomPixels(Mask):

@@ -1,8 +1,9 @@
 """JPEG compression (ITU-T T.81, https://www.w3.org/Graphics/JPEG/itu-t81.pdf): decode(encode(x)), differentiable.
 
 The chain is that of libjpeg, whose pictures Pillow writes and reads: 8-bit rounding, YCbCr (JFIF), chroma averaged over
-2 x 2 pixels (4:2:0) or kept (4:4:4), blocks of 8 x 8, DCT, division by the quantisation table, rounding, and back, with
-libjpeg's triangle filter for the chroma. The gradient passes straight through every rounding, so what remains of it is
+2 x 2 pixels (4:2:0) or 2 x 1 (4:2:2) or kept (4:4:4), blocks of 8 x 8, DCT, division by the quantisation table, rounding,
+and back, with libjpeg's triangle filter for the chroma. A picture that was cut since, or is turned as its EXIF tag says,
+has its blocks elsewhere. The gradient passes straight through every rounding, so what remains of it is
 the true derivative of a linear chain that blurs the chroma. The coded picture is its own generalised inverse:
 decode(encode(y)) is y up to 8-bit rounding.
 """
@@ -10,11 +11,12 @@ decode(encode(y)) is y up to 8-bit rounding.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import max_pool2d, pad
 
 from ..algebra.refusal import Refusal
 from ..algebra.transforms import wide
@@ -53,26 +55,54 @@ def _round(x: Tensor) -> Tensor:
     return straight_through((x + 0.5).floor(), x)
 
 
+#: EXIF orientation to (transposed, axes flipped after that): what turns the file's rows and columns into the picture
+ORIENTATIONS = {
+    1: (False, ()), 2: (False, (-1,)), 3: (False, (-2, -1)), 4: (False, (-2,)),
+    5: (True, ()), 6: (True, (-1,)), 7: (True, (-2, -1)), 8: (True, (-2,)),
+}  # fmt: skip
+
+
 class JPEG(Operator):
     """y = decode(encode(x)), `B C H W` with C = 3 or 1, any size.
 
     Args:
-        quality: 1 (worst) to 100.
-        subsampling: "4:2:0" (chroma at half size, the usual choice) or "4:4:4".
+        quality: 1 (worst) to 100, of libjpeg's own tables.
+        subsampling: "4:2:0" (chroma at half size, the usual choice), "4:2:2" (half as wide) or "4:4:4".
+        tables: quantisation tables of luminance and chrominance in place of those of the quality, 64 numbers from 1
+            each, row by row as Pillow gives them; one serves for both.
+        offset: (x, y), columns and rows that were cut off at the left and the top since, before the picture was turned.
+        orientation: the EXIF tag by which the picture has been turned since, 1 (not) to 8.
 
     Raises:
-        Refusal: when the quality is not in 1 ... 100.
+        Refusal: when the quality is not in 1 ... 100, or the tables are none.
     """
 
     label = "JPEG"
-    SUBSAMPLINGS = ("4:2:0", "4:4:4")
+    saves = True
+    #: name to the (rows, columns) of pixels for one of chroma
+    SUBSAMPLINGS = {"4:2:0": (2, 2), "4:4:4": (1, 1), "4:2:2": (1, 2)}
 
-    def __init__(self, quality: int = 20, subsampling: str = "4:2:0"):
+    def __init__(
+        self,
+        quality: int = 20,
+        subsampling: str = "4:2:0",
+        tables: Sequence[Sequence[int]] | None = None,
+        offset: tuple[int, int] = (0, 0),
+        orientation: int = 1,
+    ):
         if not 1 <= quality <= 100:
             raise Refusal(f"The JPEG quality is {quality}; give a number from 1 to 100.")
-        self.quality, self.halved = quality, subsampling == "4:2:0"
-        self.luminance = quantisation_table(LUMINANCE, quality)
-        self.chrominance = quantisation_table(CHROMINANCE, quality)
+        self.ratio = self.SUBSAMPLINGS[subsampling]
+        self.offset, self.orientation = (offset[0] % 16, offset[1] % 16), orientation
+        if tables is None:
+            self.luminance = quantisation_table(LUMINANCE, quality)
+            self.chrominance = quantisation_table(CHROMINANCE, quality)
+        else:
+            if not 1 <= len(tables) <= 4 or any(len(table) != 64 or min(table) < 1 for table in tables):
+                raise Refusal("These are no JPEG quantisation tables; give one or two of 64 numbers from 1 upwards.")
+            first, second = tables[0], tables[min(1, len(tables) - 1)]
+            self.luminance = torch.tensor(first, dtype=torch.float64).reshape(8, 8)
+            self.chrominance = torch.tensor(second, dtype=torch.float64).reshape(8, 8)
         k = torch.arange(8, dtype=torch.float64)
         basis = torch.cos((2 * k + 1) * k[:, None] * math.pi / 16) / 2
         basis[0] /= math.sqrt(2)
@@ -95,41 +125,71 @@ class JPEG(Operator):
         plane = rearrange(blocks, "b c h w i j -> b c (h i) (w j)")[..., :h, :w]
         return _round(plane + 128).clamp(0, 255)
 
+    def _laid(self, x: Tensor) -> Tensor:
+        """The picture as the file has it; what was cut off goes on as the first row and column."""
+        transposed, flipped = ORIENTATIONS[self.orientation]
+        x = x.flip(flipped)
+        x = x.mT if transposed else x
+        return pad(x, (self.offset[0], 0, self.offset[1], 0), mode="replicate")
+
+    def _shown(self, file: Tensor) -> Tensor:
+        """The inverse of `_laid`."""
+        transposed, flipped = ORIENTATIONS[self.orientation]
+        x = file[..., self.offset[1] :, self.offset[0] :]
+        return (x.mT if transposed else x).flip(flipped)
+
     def forward(self, x: Tensor) -> Tensor:
-        dtype, x = x.dtype, wide(x)
-        pixels = _round(255 * x.clamp(0, 1))
+        pixels = _round(255 * self._laid(wide(x)).clamp(0, 1))
         if x.shape[1] == 1:
-            return (self._code(pixels, self.luminance) / 255).to(dtype)
-        centre = x.new_tensor([0.0, 128.0, 128.0])[:, None, None]
-        ycc = _round(torch.einsum("ij,bjhw->bihw", self.to_ycbcr.to(x), pixels) + centre).clamp(0, 255)
+            return self._shown(self._code(pixels, self.luminance) / 255).to(x.dtype)
+        centre = pixels.new_tensor([0.0, 128.0, 128.0])[:, None, None]
+        ycc = _round(torch.einsum("ij,bjhw->bihw", self.to_ycbcr.to(pixels), pixels) + centre).clamp(0, 255)
         luma, chroma = self._code(ycc[:, :1], self.luminance), ycc[:, 1:]
-        if self.halved:
-            chroma = enlarge(self._code(halve(chroma), self.chrominance))[..., : x.shape[2], : x.shape[3]]
-        else:
-            chroma = self._code(chroma, self.chrominance)
-        ycc = torch.cat([luma, chroma], 1) - centre
-        return (_round(torch.einsum("ij,bjhw->bihw", self.to_rgb.to(x), ycc)).clamp(0, 255) / 255).to(dtype)
+        chroma = enlarge(self._code(reduce(chroma, self.ratio), self.chrominance), self.ratio)
+        ycc = torch.cat([luma, chroma[..., : luma.shape[2], : luma.shape[3]]], 1) - centre
+        rgb = _round(torch.einsum("ij,bjhw->bihw", self.to_rgb.to(pixels), ycc)).clamp(0, 255)
+        return self._shown(rgb / 255).to(x.dtype)
+
+    def reach(self, hidden: Tensor) -> Tensor:
+        """Whole blocks, and those of chroma with the sample beside them that the triangle filter takes in."""
+        file = self._laid(hidden.float())
+        h, w = file.shape[-2:]
+        reached = torch.zeros_like(file)
+        for ratio in {(1, 1), self.ratio}:
+            rows, columns = 8 * ratio[0], 8 * ratio[1]
+            blocks = max_pool2d(file, (rows, columns), ceil_mode=True)
+            blocks = blocks.repeat_interleave(rows, -2).repeat_interleave(columns, -1)[..., :h, :w]
+            margin = (ratio[0] // 2, ratio[1] // 2)  # of the enlarged chroma, pixels
+            reached = reached.maximum(max_pool2d(blocks, (2 * margin[0] + 1, 2 * margin[1] + 1), 1, margin))
+        return self._shown(reached) > 0
 
     def pinv(self, y: Tensor) -> Tensor:
         return y
 
 
-def halve(plane: Tensor) -> Tensor:
-    """Means of 2 x 2 pixels, rounded down and up in turn along a row, as libjpeg does; odd sides go on by one."""
-    plane = pad(plane, (0, plane.shape[-1] % 2, 0, plane.shape[-2] % 2), mode="replicate")
-    mean = torch.nn.functional.avg_pool2d(plane, 2)
-    bias = torch.full_like(mean[..., :1, :], 0.25)
-    bias[..., 1::2] = 0.5
+def reduce(plane: Tensor, ratio: tuple[int, int]) -> Tensor:
+    """Means of so many rows and columns, rounded down and up in turn along a row, as libjpeg does; sides that do not
+    divide go on by one."""
+    if ratio == (1, 1):
+        return plane
+    plane = pad(plane, (0, plane.shape[-1] % ratio[1], 0, plane.shape[-2] % ratio[0]), mode="replicate")
+    mean = torch.nn.functional.avg_pool2d(plane, ratio)
+    low, high = (0.25, 0.5) if ratio == (2, 2) else (0.0, 0.5)
+    bias = torch.full_like(mean[..., :1, :], low)
+    bias[..., 1::2] = high
     return straight_through((mean + bias).floor(), mean)
 
 
-def enlarge(plane: Tensor) -> Tensor:
-    """Twice the size by libjpeg's triangle filter: 3/4 of the nearer sample and 1/4 of the next, on both axes."""
-    for dim in (-2, -1):
+def enlarge(plane: Tensor, ratio: tuple[int, int]) -> Tensor:
+    """Enlarged by libjpeg's triangle filter: 3/4 of the nearer sample and 1/4 of the next, on each axis."""
+    if ratio == (1, 1):
+        return plane
+    for dim in (dim for dim, times in zip((-2, -1), ratio, strict=True) if times == 2):
         n = plane.shape[dim]
         before = torch.cat([plane.narrow(dim, 0, 1), plane.narrow(dim, 0, n - 1)], dim)
         after = torch.cat([plane.narrow(dim, 1, n - 1), plane.narrow(dim, n - 1, 1)], dim)
         plane = torch.stack([0.75 * plane + 0.25 * before, 0.75 * plane + 0.25 * after], dim).flatten(dim - 1, dim)
-    bias = torch.full_like(plane[..., :1, :], 0.5)
-    bias[..., 1::2] = 7 / 16
+    even, odd = (1 / 2, 7 / 16) if ratio == (2, 2) else (1 / 4, 1 / 2)
+    bias = torch.full_like(plane[..., :1, :], even)
+    bias[..., 1::2] = odd
     return straight_through((plane + bias).floor(), plane)

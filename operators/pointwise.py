@@ -139,14 +139,16 @@ class Palette(Operator):
             )
         return cls(colours)
 
-    def forward(self, x: Tensor) -> Tensor:
+    @torch.no_grad()
+    def nearest(self, x: Tensor) -> Tensor:
+        """Which colour is nearest to each pixel, `B H W`."""
         colours = self.colours.to(x)
-        with torch.no_grad():
-            # norm(x - p)^2 without norm(x)^2, which is the same for all p; some rows at a time, to save memory
-            squares = colours.square().sum(1)
-            bands = x.movedim(1, -1).split(32, 1)
-            nearest = torch.cat([colours[(squares - 2 * band @ colours.mT).argmin(-1)] for band in bands], 1)
-        return straight_through(nearest.movedim(-1, 1), x)
+        # norm(x - p)^2 without norm(x)^2, which is the same for all p; some rows at a time, to save memory
+        squares = colours.square().sum(1)
+        return torch.cat([(squares - 2 * band @ colours.mT).argmin(-1) for band in x.movedim(1, -1).split(32, 1)], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return straight_through(self.colours.to(x)[self.nearest(x)].movedim(-1, 1), x)
 
     def pinv(self, y: Tensor) -> Tensor:
         return y
