@@ -63,6 +63,7 @@ class Measurement:
         y = operator.read(image)
         operator.check(operator.image_shape(y.shape))
         require_batch(operator, len(y))
+        y = y.expand(max(len(y), operator.batch), *y.shape[1:])
         noise.check(tuple(y.shape))
         return cls._of(operator, y, noise, ROUNDING if operator.pictorial else 0.0)
 
@@ -76,7 +77,7 @@ class Measurement:
         require_finite(image)
         operator.check(tuple(image.shape[1:]))
         require_batch(operator, len(image))
-        clean = operator.forward(image)
+        clean = operator.forward(image.expand(max(len(image), operator.batch), *image.shape[1:]))
         noise.check(tuple(clean.shape))
         spread = operator.spread(clean)
         total = noise if spread is None else noise.widened(spread)

@@ -47,6 +47,10 @@ class Noise(ABC):
             fits = torch.broadcast_shapes(shape, measurement_shape) == measurement_shape
         except RuntimeError:
             fits = False
+        if not fits and shape[2:] == measurement_shape[2:]:
+            raise Refusal(
+                f"There are {shape[0]} noise maps and {measurement_shape[0]} pictures; give one for all, or one for each."
+            )
         if not fits:
             there, here = (" x ".join(map(str, reversed(sizes[2:]))) for sizes in (shape, measurement_shape))
             raise Refusal(f"The noise map is {there} and the measurement {here}; make both the same size.")

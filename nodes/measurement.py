@@ -47,7 +47,7 @@ def more_noise_inputs() -> list[io.Input]:
 
 def noise_model(sigma_y: float, gain: float, noise_map) -> Noise:
     noise = PoissonNoise(gain, sigma_y) if gain > 0 else GaussianNoise(sigma_y)
-    return noise if noise_map is None else noise.widened(hole(noise_map))
+    return noise if noise_map is None else noise.widened(hole(noise_map, "noise map"))
 
 
 def measurement_output() -> io.Output:

@@ -124,7 +124,7 @@ class KernelBlurNode(io.ComfyNode):
     @classmethod
     def execute(cls, kernel, boundary) -> io.NodeOutput:
         with torch.inference_mode(False):
-            kernel = from_picture(planes(kernel))
+            kernel = from_picture(planes(kernel, bounded=False))
             if kernel.shape[0] != 1:
                 raise Refusal(f"There are {kernel.shape[0]} kernels; give one, or use Varying Blur.")
             return io.NodeOutput(convolution(kernel, boundary))
@@ -151,7 +151,7 @@ class VaryingBlurNode(io.ComfyNode):
     @classmethod
     def execute(cls, kernels, columns) -> io.NodeOutput:
         with torch.inference_mode(False):
-            return io.NodeOutput(VaryingBlur(from_picture(planes(kernels)), columns))
+            return io.NodeOutput(VaryingBlur(from_picture(planes(kernels, bounded=False)), columns))
 
 
 NODES = [GaussianBlurNode, MotionBlurNode, CameraShakeNode, DefocusNode, KernelBlurNode, VaryingBlurNode]

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import torch
-from comfy_api.latest import io
+from pathlib import Path
 
+import folder_paths
+import torch
+from comfy_api.latest import io, ui
+
+from ..host.jpeg_file import is_jpeg, read_jpeg
+from ..operators.dither import ErrorDiffusion
 from ..operators.grayscale import Grayscale
 from ..operators.identity import Scale
 from ..operators.jpeg import JPEG
 from ..operators.pointwise import DITHERS, Gamma, Palette, Quantisation, Saturation
-from .operator_schema import operator_schema, seed_input
-from .sockets import planes
+from .operator_schema import CATEGORY, operator_schema, seed_input
+from .sockets import JPEGFile, planes
+
+#: the dither that has no derivative
+DIFFUSED = "error diffusion"
 
 
 class GrayscaleNode(io.ComfyNode):
@@ -105,8 +113,9 @@ class FewerColoursNode(io.ComfyNode):
                     tooltip="Levels per colour; 2^n for n bits. Start with 4.",
                 ),
                 io.Combo.Input(
-                    "dither", options=list(DITHERS), default="none",
-                    tooltip="none: plain rounding. ordered: a regular 8 x 8 pattern. random: noise. Start with none.",
+                    "dither", options=[*DITHERS, DIFFUSED], default="none",
+                    tooltip="none: plain rounding. ordered: a regular 8 x 8 pattern. random: noise. error diffusion: "
+                    "irregular dots, as most programs make them; taken as grain, for any method. Start with none.",
                 ),
                 seed_input("the random dither"),
             ],
@@ -114,6 +123,9 @@ class FewerColoursNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, levels, dither, seed) -> io.NodeOutput:
+        if dither == DIFFUSED:
+            with torch.inference_mode(False):
+                return io.NodeOutput(ErrorDiffusion(1 / (levels - 1)))
         return io.NodeOutput(Quantisation(levels, dither, seed))
 
 
@@ -124,18 +136,33 @@ class PaletteNode(io.ComfyNode):
             "PosteriorPalette",
             "Palette (GIF)",
             "Each pixel got the nearest of a few colours, as in a GIF. Solving smooths the steps. Needs DPS.",
-            [io.Image.Input("image", tooltip="The damaged picture, or any with the same colours; at most 256 of them.")],
-        )
+            [
+                io.Image.Input("image", tooltip="The damaged picture, or any with the same colours; at most 256 of them."),
+                io.Combo.Input(
+                    "dither", options=["none", DIFFUSED], default="none", optional=True,
+                    tooltip="none: each pixel has the nearest colour. error diffusion: dots of several colours stand for "
+                    "those in between, as in most GIFs; taken as grain, for any method. Start with none.",
+                ),
+            ],
+        )  # fmt: skip
 
     @classmethod
-    def execute(cls, image) -> io.NodeOutput:
+    def execute(cls, image, dither="none") -> io.NodeOutput:
         with torch.inference_mode(False):
-            return io.NodeOutput(Palette.of(planes(image)))
+            palette = Palette.of(planes(image))
+            return io.NodeOutput(ErrorDiffusion(palette) if dither == DIFFUSED else palette)
 
 
 class JPEGNode(io.ComfyNode):
     @classmethod
     def define_schema(cls):
+        def shift(name: str, what: str) -> io.Int.Input:
+            return io.Int.Input(
+                name, default=0, min=0, max=15, optional=True,
+                tooltip=f"Pixels that were cut off at the {what} since it was saved (less any multiple of 16), before the "
+                "picture was turned. Start with 0.",
+            )  # fmt: skip
+
         return operator_schema(
             "PosteriorJPEG",
             "JPEG Compression",
@@ -147,15 +174,63 @@ class JPEGNode(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "subsampling", options=list(JPEG.SUBSAMPLINGS), default="4:2:0",
-                    tooltip="4:2:0: colours at half size, what cameras and most programs do. 4:4:4: full. Start with 4:2:0.",
+                    tooltip="4:2:0: colours at half size, what cameras and most programs do. 4:4:4: full. 4:2:2: half as "
+                    "wide. Start with 4:2:0.",
                 ),
+                JPEGFile.Input(
+                    "file", optional=True,
+                    tooltip="From Read JPEG File: what the file itself says, in place of quality and subsampling.",
+                ),
+                shift("shift_x", "left"),
+                shift("shift_y", "top"),
             ],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, quality, subsampling) -> io.NodeOutput:
+    def execute(cls, quality, subsampling, file=None, shift_x=0, shift_y=0) -> io.NodeOutput:
+        settings = {"quality": quality, "subsampling": subsampling, **(file or {})}
         with torch.inference_mode(False):
-            return io.NodeOutput(JPEG(quality, subsampling))
+            return io.NodeOutput(JPEG(**settings, offset=(shift_x, shift_y)))
 
 
-NODES = [GrayscaleNode, OverexposureNode, GammaNode, ScaleNode, FewerColoursNode, PaletteNode, JPEGNode]
+class ReadJPEGNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorReadJPEG",
+            display_name="Read JPEG File",
+            category=CATEGORY,
+            description="How a JPEG file was compressed: its own tables, its chroma and the way it is turned, for JPEG "
+            "Compression. Choose the file that Load Image loads.",
+            inputs=[
+                io.Combo.Input(
+                    "file", options=jpeg_files(), upload=io.UploadType.image,
+                    tooltip="A JPEG file in ComfyUI's input folder, as it came: not one that was loaded and saved again.",
+                ),
+            ],
+            outputs=[
+                JPEGFile.Output("jpeg", display_name="file", tooltip="For JPEG Compression."),
+                io.String.Output("report", display_name="report", tooltip="What the file says, in words."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, file) -> io.NodeOutput:
+        settings, report = read_jpeg(folder_paths.get_annotated_filepath(file))
+        return io.NodeOutput(settings, report, ui=ui.PreviewText(report))
+
+    @classmethod
+    def validate_inputs(cls, file):
+        return True if folder_paths.exists_annotated_filepath(file) else f"There is no file {file} in the input folder."
+
+    @classmethod
+    def fingerprint_inputs(cls, file):
+        return Path(folder_paths.get_annotated_filepath(file)).stat().st_mtime_ns
+
+
+def jpeg_files() -> list[str]:
+    """The JPEG files in the host's input folder."""
+    return sorted(path.name for path in Path(folder_paths.get_input_directory()).glob("*") if is_jpeg(path.name))
+
+
+NODES = [GrayscaleNode, OverexposureNode, GammaNode, ScaleNode, FewerColoursNode, PaletteNode, JPEGNode, ReadJPEGNode]

@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..operators.crop import Crop
-from ..operators.inpainting import Inpainting, Mosaic, RandomPixels
+from ..operators.inpainting import DOUBT, Inpainting, Mosaic, RandomPixels
 from .operator_schema import operator_schema, seed_input
 from .sockets import hole
 
@@ -25,14 +25,24 @@ class InpaintingNode(io.ComfyNode):
                     tooltip="Grey pixels of the mask. lost: not trusted at all. uncertain: trusted less, the whiter the "
                     "less (half white is lost), for soft blends. Start with lost.",
                 ),
+                io.Float.Input(
+                    "threshold", default=0.0, min=0.0, max=1.0, step=0.01, optional=True,
+                    tooltip="From which grey on a pixel of the mask is lost, black 0 to white 1. 0: the usual one, 0.02 "
+                    "for lost and 0.5 for uncertain. Start with 0; 0.5 for masks that are JPEG files or no clean black and white.",
+                ),
+                io.Int.Input(
+                    "grow", default=0, min=0, max=256, optional=True,
+                    tooltip="Pixels around what is painted that are lost as well, for masks painted tightly. Start with "
+                    "0; 2 to 4 where ghost lines stay.",
+                ),
             ],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, mask, soft_edges="lost") -> io.NodeOutput:
+    def execute(cls, mask, soft_edges="lost", threshold=0.0, grow=0) -> io.NodeOutput:
+        usual, doubt = (0.5, DOUBT) if soft_edges == "uncertain" else (0.02, 0.0)
         with torch.inference_mode(False):
-            soft = {"threshold": 0.5, "doubt": 0.5} if soft_edges == "uncertain" else {}
-            return io.NodeOutput(Inpainting(hole(mask), **soft))
+            return io.NodeOutput(Inpainting(hole(mask), threshold or usual, doubt, grow))
 
 
 class RandomPixelsNode(io.ComfyNode):
