@@ -13,8 +13,9 @@ from ..algebra.refusal import Refusal
 _SAMPLINGS = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
 _ORIENTATION = 0x0112
 _TURNED = {
-    1: "not turned", 2: "mirrored", 3: "turned by 180 degrees", 4: "upside down", 5: "mirrored and turned by 90 degrees",
-    6: "turned by 90 degrees", 7: "mirrored and turned by 270 degrees", 8: "turned by 270 degrees",
+    1: "not turned", 2: "mirrored", 3: "turned by 180 degrees", 4: "upside down",
+    5: "mirrored and turned by 90 degrees", 6: "turned by 90 degrees",
+    7: "mirrored and turned by 270 degrees", 8: "turned by 270 degrees",
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from ..measurement.measurement import Measurement
 from ..measurement.smooth import smooth_start
 from .run import Guide
 from .spaces.space import schedule_of
-from .spaces.vae import is_latent_vae, latent_size, padded, picture_ratio
+from .spaces.vae import is_latent_vae, latent_size, padded, picture_ratio, require_numbers
 
 STARTS = ("noise", "smooth", "back-projection")
 
@@ -52,7 +52,9 @@ def start_latent(measurement: Measurement, start: str, batch: int, vae: Any = No
     if not is_latent_vae(vae):
         return 2 * image - 1
     whole = padded(image, *(picture_ratio(vae) * side for side in latent_size(vae, height, width)))
-    return vae.encode(whole.movedim(1, -1))
+    latent = vae.encode(whole.movedim(1, -1))
+    require_numbers(latent, whole, "encodes")
+    return latent
 
 
 def can_restore(guides: Sequence[Guide], vae: Any = None) -> bool:
@@ -100,4 +102,6 @@ def decode(samples: Tensor, image_shape: tuple[int, int, int], vae: Any = None) 
     """LATENT samples as pictures `B C H W` of the given (C, H, W), in [0, 1]."""
     if not is_latent_vae(vae):
         return ((samples + 1) / 2).clamp(0, 1)
-    return vae.decode(samples).movedim(-1, 1)[..., : image_shape[1], : image_shape[2]]
+    images = vae.decode(samples).movedim(-1, 1)[..., : image_shape[1], : image_shape[2]]
+    require_numbers(images, samples)
+    return images

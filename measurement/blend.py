@@ -42,7 +42,8 @@ def keep_measured(measurement: Measurement, picture: Tensor) -> Tensor:
     batches = {len(picture), len(measurement.y)} - {1}
     if len(batches) > 1:
         raise Refusal(
-            f"There are {len(picture)} pictures and the measurement has {len(measurement.y)}; give one, or one for each."
+            f"There are {len(picture)} pictures and the measurement has {len(measurement.y)}; give one, or one for "
+            "each."
         )
     picture = picture[..., :height, :width]
     if not (isinstance(operator, SpectralOperator) and operator.aligned and operator.local):

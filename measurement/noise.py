@@ -49,7 +49,8 @@ class Noise(ABC):
             fits = False
         if not fits and shape[2:] == measurement_shape[2:]:
             raise Refusal(
-                f"There are {shape[0]} noise maps and {measurement_shape[0]} pictures; give one for all, or one for each."
+                f"There are {shape[0]} noise maps and {measurement_shape[0]} pictures; give one for all, or one for "
+                "each."
             )
         if not fits:
             there, here = (" x ".join(map(str, reversed(sizes[2:]))) for sizes in (shape, measurement_shape))

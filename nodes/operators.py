@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from comfy_api.latest import io
 
 from ..operators.compose import compose
@@ -38,7 +39,8 @@ class ComposeNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, first, second) -> io.NodeOutput:
-        return io.NodeOutput(compose(second, first))
+        with torch.inference_mode(False):
+            return io.NodeOutput(compose(second, first))
 
 
 NODES = [

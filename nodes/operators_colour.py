@@ -6,7 +6,7 @@ from pathlib import Path
 
 import folder_paths
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..host.jpeg_file import is_jpeg, read_jpeg
 from ..operators.dither import ErrorDiffusion
@@ -14,7 +14,8 @@ from ..operators.grayscale import Grayscale
 from ..operators.identity import Scale
 from ..operators.jpeg import JPEG
 from ..operators.pointwise import DITHERS, Gamma, Palette, Quantisation, Saturation
-from .operator_schema import CATEGORY, operator_schema, seed_input
+from .operator_schema import operator_schema, seed_input
+from .report import spoken
 from .sockets import JPEGFile, planes
 
 #: the dither that has no derivative
@@ -199,7 +200,7 @@ class ReadJPEGNode(io.ComfyNode):
         return io.Schema(
             node_id="PosteriorReadJPEG",
             display_name="Read JPEG File",
-            category=CATEGORY,
+            category="posterior/measurement",
             description="How a JPEG file was compressed: its own tables, its chroma and the way it is turned, for JPEG "
             "Compression. Choose the file that Load Image loads.",
             inputs=[
@@ -217,7 +218,7 @@ class ReadJPEGNode(io.ComfyNode):
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
         settings, report = read_jpeg(folder_paths.get_annotated_filepath(file))
-        return io.NodeOutput(settings, report, ui=ui.PreviewText(report))
+        return spoken(settings, report, text=report)
 
     @classmethod
     def validate_inputs(cls, file):

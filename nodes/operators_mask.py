@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from ..operators.crop import Crop
 from ..operators.inpainting import DOUBT, Inpainting, Mosaic, RandomPixels
 from .operator_schema import operator_schema, seed_input
+from .report import share_in_words, spoken
 from .sockets import hole
 
 
@@ -42,7 +43,8 @@ class InpaintingNode(io.ComfyNode):
     def execute(cls, mask, soft_edges="lost", threshold=0.0, grow=0) -> io.NodeOutput:
         usual, doubt = (0.5, DOUBT) if soft_edges == "uncertain" else (0.02, 0.0)
         with torch.inference_mode(False):
-            return io.NodeOutput(Inpainting(hole(mask), threshold or usual, doubt, grow))
+            operator = Inpainting(hole(mask), threshold or usual, doubt, grow)
+        return spoken(operator, text=share_in_words(1 - operator.keep.double().mean().item()))
 
 
 class RandomPixelsNode(io.ComfyNode):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..algebra.refusal import Refusal
 from ..operators.downscale import FILTERS, Resize, downscale
 from .operator_schema import operator_schema
+from .report import spoken
 from .sockets import planes
 
 
@@ -67,9 +68,7 @@ class UpscaleToNode(io.ComfyNode):
     def execute(cls, image, width, height, kernel) -> io.NodeOutput:
         small = planes(image).shape[2:]
         large = whole_size(small, (height, width))
-        stretched = stretching(small, large)
-        shown = {"ui": ui.PreviewText(stretched)} if stretched else {}
-        return io.NodeOutput(Resize(large, tuple(small), kernel), **shown)
+        return spoken(Resize(large, tuple(small), kernel), text=stretching(small, large))
 
 
 def whole_size(small: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int]:

@@ -55,10 +55,18 @@ def fit_in_words(measurement: Measurement, values: Tensor, kind: str) -> str:
 
 
 def losses_in_words(measurement: Measurement) -> str:
-    """How much was lost under a mask; nothing where nothing was."""
-    support = measurement.operator.support(measurement.y)
-    lost = 0.0 if support is None else 1 - support.double().mean().item()
-    if lost == 0 or "Inpainting" not in measurement.operator.label:
+    """How much was lost under a mask, and how many masks there were; nothing where nothing was lost."""
+    operator = measurement.operator
+    if "Inpainting" not in operator.label:
+        return ""
+    masks = f"{operator.batch} masks: a result for each." if operator.batch > 1 else ""
+    support = operator.support(measurement.y)
+    return paragraphs(share_in_words(0.0 if support is None else 1 - support.double().mean().item()), masks)
+
+
+def share_in_words(lost: float) -> str:
+    """How much is lost, from 0 to 1, and a question where it is nearly everything."""
+    if lost == 0:
         return ""
     share = f"{100 * lost:.1f} % of the picture is masked"
     return (

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
+from ..algebra.refusal import Refusal
 from ..guidance.auto import automatic
 from ..host.apply import apply_guidance
+from ..host.models.pixel_model import needs_prompt
 from ..host.run import Guide
 from ..host.sampler import annealed_sampler, guided_ddim_sampler
 from ..host.solve import (
@@ -220,6 +222,8 @@ class SolveNode(io.ComfyNode):
         cls, model, measurement, estimate, steps, seed, batch_size, cfg,
         guidance=None, vae=None, positive=None, negative=None,
     ) -> io.NodeOutput:  # fmt: skip
+        if not positive and needs_prompt(model.model):
+            raise Refusal("This model needs a prompt; connect one to positive (CLIP Text Encode; its text may be empty).")
         with torch.inference_mode(False):
             if guidance:
                 guides, chosen = guidance, ", ".join(guide.block.label for guide in guidance)

@@ -56,6 +56,9 @@ class Composition(Operator):
     def spread(self, y: Tensor) -> Tensor | None:
         return self.outer.spread(y)
 
+    def reach(self, hidden: Tensor) -> Tensor:
+        return self.outer.reach(self.inner.reach(hidden))
+
     def forward(self, x: Tensor) -> Tensor:
         return self.outer.forward(self.inner.forward(x))
 

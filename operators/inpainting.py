@@ -12,8 +12,8 @@ from ..algebra.refusal import Refusal
 from .base import Operator
 from .diagonal import Mask
 
-#: for soft edges: half of the range from black to white is what a covered pixel may be off by, and some 16 pixels along an
-#: edge are off by the same, which does not average out as noise does: 0.5 * sqrt 16
+#: for soft edges: half of the range from black to white is what a covered pixel may be off by, and some 16 pixels along
+#: an edge are off by the same, which does not average out as noise does: 0.5 * sqrt 16
 DOUBT = 2.0
 
 

@@ -1,10 +1,10 @@
 """JPEG compression (ITU-T T.81, https://www.w3.org/Graphics/JPEG/itu-t81.pdf): decode(encode(x)), differentiable.
 
 The chain is that of libjpeg, whose pictures Pillow writes and reads: 8-bit rounding, YCbCr (JFIF), chroma averaged over
-2 x 2 pixels (4:2:0) or 2 x 1 (4:2:2) or kept (4:4:4), blocks of 8 x 8, DCT, division by the quantisation table, rounding,
-and back, with libjpeg's triangle filter for the chroma. A picture that was cut since, or is turned as its EXIF tag says,
-has its blocks elsewhere. The gradient passes straight through every rounding, so what remains of it is
-the true derivative of a linear chain that blurs the chroma. The coded picture is its own generalised inverse:
+2 x 2 pixels (4:2:0) or 2 x 1 (4:2:2) or kept (4:4:4), blocks of 8 x 8, DCT, division by the quantisation table,
+rounding, and back, with libjpeg's triangle filter for the chroma. A picture that was cut since, or turned as its EXIF
+tag says, has its blocks elsewhere. The gradient passes straight through every rounding, so what remains of it is the
+true derivative of a linear chain that blurs the chroma. The coded picture is its own generalised inverse:
 decode(encode(y)) is y up to 8-bit rounding.
 """
 

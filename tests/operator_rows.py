@@ -14,6 +14,7 @@ from posterior.operators.convolution import CircularConvolution, Mirror, convolu
 from posterior.operators.crop import Crop
 from posterior.operators.dense import Dense
 from posterior.operators.diagonal import Weight
+from posterior.operators.dither import ErrorDiffusion
 from posterior.operators.downscale import Resize, downscale
 from posterior.operators.grayscale import Grayscale
 from posterior.operators.identity import Identity, Scale
@@ -52,6 +53,12 @@ def hole(*shape: int) -> torch.Tensor:
     return (torch.rand(shape, generator=torch.Generator().manual_seed(5)) < 0.4).float()
 
 
+def dot(h: int = 7, w: int = 10) -> torch.Tensor:
+    mask = torch.zeros(1, 1, h, w)
+    mask[..., 2, 3] = 1
+    return mask
+
+
 def weight(*shape: int) -> torch.Tensor:
     return 0.2 + torch.rand(shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
 
@@ -76,6 +83,9 @@ LINEAR = [
     Row("valid blur", lambda: convolution(random_kernel(1, 1, 3, 5), "valid"), exact=False),
     Row("mirror", lambda: Mirror(2, 3), exact=False),
     Row("varying blur", lambda: VaryingBlur(random_kernel(6, 1, 3, 5), 3), exact=False),
+    Row("hole before a blur", lambda: compose(convolution(kernels.gaussian(0.4).double()), Inpainting(dot())), exact=False),
+    Row("hole before a box downscale", lambda: compose(downscale(3, "box"), Inpainting(dot(6, 9))), (3, 6, 9)),
+    Row("error diffusion", lambda: ErrorDiffusion(0.2)),
     Row("box downscale", lambda: downscale(3, "box"), (3, 6, 9)),
     Row("bicubic downscale", lambda: downscale(2, "bicubic"), (3, 6, 10)),
     Row("lanczos downscale", lambda: downscale(3, "lanczos"), (3, 9, 12)),
@@ -102,6 +112,7 @@ NONLINEAR = [
     Row("coded diffraction", lambda: CodedDiffraction(2, 1)),
     Row("jpeg", lambda: JPEG(40), (3, 19, 21), repeats=False),
     Row("jpeg without subsampling", lambda: JPEG(80, "4:4:4"), (3, 19, 21), repeats=False),
+    Row("jpeg of a camera", lambda: JPEG(50, "4:2:2", [range(3, 67)], (3, 5), 6), (3, 19, 21), repeats=False),
     Row("overexposure", lambda: Saturation(2.0)),
     Row("contrast", lambda: Saturation(2.0, 0.5)),
     Row("gamma", lambda: Gamma(2.2)),

@@ -169,7 +169,8 @@ def test_refusals(server, host):
         server.run(complete(server, graph))
     assert str(refusal.value) == (
         "KSampler: The measurement speaks of a 64 x 64 picture and the latent is 128 x 64; make the latent with "
-        "Starting Point from the same measurement."
+        "Starting Point from the same measurement, and give a detailer or a tiled upscaler, which samples pieces, the "
+        "model without guidance."
     )
 
 

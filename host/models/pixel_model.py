@@ -80,6 +80,14 @@ def pixel_model(
     return comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
 
 
+def needs_prompt(model) -> bool:
+    """Whether a host's `BaseModel` has an input for a prompt, without which it cannot run."""
+    config = model.model_config
+    settings = config.unet_config
+    prompted = "image_model" in settings or bool(settings.get("context_dim") or settings.get("adm_in_channels"))
+    return prompted and not isinstance(config, _PixelConfig)
+
+
 def ready_model(network: nn.Module) -> comfy.model_patcher.ModelPatcher:
     """A MODEL out of a network that is ready as it is and gives x0_hat from x_t in [-1, 1] plus noise."""
     sampling = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 1.0}

@@ -20,6 +20,11 @@ from .vae import Autoencoder, decoder_graph_memory, is_latent_vae, picture_ratio
 
 #: a latent may decode to so many more rows or columns than were measured, less one: sides that VAEs and models can take
 SPARE = 65
+#: what to do about it; the second for nodes that make latents of their own
+_SIZES = (
+    "make the latent with Starting Point from the same measurement, and give a detailer or a tiled upscaler, which "
+    "samples pieces, the model without guidance."
+)
 
 
 def schedule_of(model_sampling) -> Schedule:
@@ -84,7 +89,7 @@ class PixelSpace(ModelSpace):
         if tuple(x_shape[1:]) != tuple(image_shape):
             raise Refusal(
                 f"The measurement speaks of a {image_shape[2]} x {image_shape[1]} picture and the latent is "
-                f"{x_shape[3]} x {x_shape[2]}; make the latent with Starting Point from the same measurement."
+                f"{x_shape[3]} x {x_shape[2]}; {_SIZES}"
             )
         return block
 
@@ -103,8 +108,7 @@ class LatentSpace(ModelSpace):
         if not all(0 <= decoded - shown < SPARE for decoded, shown in sides):
             raise Refusal(
                 f"The measurement speaks of a {width} x {height} picture and the latent decodes to "
-                f"{latent_width * ratio} x {latent_height * ratio}; make the latent with Starting Point from the same "
-                "measurement."
+                f"{latent_width * ratio} x {latent_height * ratio}; {_SIZES}"
             )
         codec = Autoencoder(self._vae, self._format, (height, width), (latent_height, latent_width), Economy())
         self._codecs.append(codec)
@@ -134,6 +138,13 @@ def space_of(model, vae) -> ModelSpace:
             "works on picture models without one."
         )
     if is_latent_vae(vae):
+        channels = (vae.latent_channels, latent_format.latent_channels)
+        if channels[0] != channels[1]:
+            remedy = "leave vae empty" if channels[1] == 3 else "connect the model's own VAE"
+            raise Refusal(
+                f"This VAE makes latents of {channels[0]} channels and the model works on "
+                f"{'pictures' if channels[1] == 3 else f'{channels[1]} channels'}; {remedy}."
+            )
         return LatentSpace(model, vae)
     if latent_format.latent_channels == 3:
         return PixelSpace()

@@ -38,7 +38,13 @@ _WINDOW = 1.15
 
 
 def is_latent_vae(vae) -> bool:
-    """Whether a VAE changes coordinates; none, and the host's `pixel_space` choice, do not."""
+    """Whether a VAE changes coordinates; none, and the host's `pixel_space` choice, do not.
+
+    Raises:
+        Refusal: for what a loader gives for a checkpoint that has none.
+    """
+    if vae is not None and getattr(vae, "first_stage_model", None) is None:
+        raise Refusal("The VAE is empty, since its file holds none; connect one from Load VAE.")
     return vae is not None and "pixel_space_vae" not in dict(vae.first_stage_model.named_parameters(recurse=False))
 
 
@@ -66,6 +72,14 @@ def padded(image: Tensor, height: int, width: int) -> Tensor:
 
 #: the static VAE of each network whose weights move, for as long as the host keeps that network
 _STATIC: WeakKeyDictionary = WeakKeyDictionary()
+
+
+def require_numbers(made: Tensor, given: Tensor, what: str = "decodes") -> None:
+    """Refuses what a VAE made of numbers that were all right."""
+    if not torch.isfinite(made).all() and torch.isfinite(given).all():
+        raise Refusal(
+            f"The VAE {what} to NaN or infinite values; run it at full precision (--fp32-vae), or connect another one."
+        )
 
 
 def static_vae(vae):
@@ -110,6 +124,7 @@ class Autoencoder:
         """The picture of a latent in model space, `B C H W`, not cut to [0, 1]."""
         latent = self._format.process_out(z).to(self._vae.vae_dtype)
         image = torch.cat([self._decode(sample) for sample in self._pieces(latent)])
+        require_numbers(image, z)
         image = image[..., : self._picture[0], : self._picture[1]].to(z.dtype)
         return (image + 1) / 2 if self._signed else image
 
