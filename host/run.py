@@ -173,6 +173,8 @@ class GuidedRun:
             x0 = predict_x0(self.space.to_model(native, level.alpha), sigma, options)
             return self.space.to_native(x0, 1.0)
 
+        if jacobian:
+            self._calls.verify(lambda x: denoiser(x, t), u, self._guider.inner_model, options)
         calls = vjp_calls(self.blocks, progress, index)
         state = predict(denoiser, u, t, jacobian, calls, s=s, progress=progress, index=index)
         self._require_finite(state.x0, "the model's own prediction", t)

@@ -7,23 +7,31 @@ what the input's gradient needs (`frozen`); an `Economy` says what else is saved
 
 from __future__ import annotations
 
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from types import SimpleNamespace
+from typing import Any
 
 import comfy.ldm.modules.attention
 import comfy.patcher_extension
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .checkpointed import checkpointed_blocks, heavy_blocks
+from ...algebra.refusal import Refusal
+from .checkpointed import checkpointed_blocks, eager, heavy_blocks
 from .economy import Economy
 from .frozen import Frozen
 from .gradients import GradientScope, exchanged, private_copies
 from .out_of_place import OutOfPlace
 from .pieces import pieces, take
+from .verified import NO_GRADIENT, PARTIAL, doubtful, verify
 
 _KIND = comfy.patcher_extension.WrappersMP.APPLY_MODEL
 _KEY = "posterior_gradient"
+#: part of the functions of a whole call below which a network has been cut short; skipped layers of guidance
+#: methods are a tenth of it
+_LEAST = 0.5
 
 
 class DifferentiableCalls:
@@ -37,6 +45,9 @@ class DifferentiableCalls:
     def __init__(self, scope: GradientScope, economy: Economy):
         self._scope = scope
         self.economy = economy
+        self._verified = self._verifies = False
+        #: functions that one call of the network has called at most
+        self._most = 0
 
     def options(self, model_options: dict) -> dict:
         """`model_options` for a call with a gradient; the caller's dict is not changed."""
@@ -44,9 +55,33 @@ class DifferentiableCalls:
         wrappers = dict(transformer_options.get("wrappers", {}))
         wrappers[_KIND] = {**wrappers.get(_KIND, {}), _KEY: [self._apply_model]}
         transformer_options |= {"wrappers": wrappers, "optimized_attention_override": differentiable_attention}
-        return {**model_options, "transformer_options": transformer_options}
+        if "easycache" in transformer_options:  # what is taken from a cache has no gradient
+            transformer_options["easycache"] = SimpleNamespace(is_past_end_timestep=lambda sigma: True)
+        # the host runs the clones on other devices without gradient
+        rest = {key: value for key, value in model_options.items() if key != "multigpu_clones"}
+        return {**rest, "transformer_options": transformer_options}
+
+    def verify(self, denoiser: Callable[[Tensor], Tensor], x: Tensor, model, model_options: dict) -> None:
+        """Before the first guided step: refuses a model whose gradient leaves a part of it out.
+
+        Args:
+            denoiser: x0_hat of a state `B C H W`, by calls with `model_options`.
+            model: the host's `BaseModel`.
+            model_options: made by `options`.
+        """
+        if self._verified:
+            return
+        if self.economy.copies or doubtful(self._scope.modules, model_options):
+            self._verifies = True
+            try:
+                verify(denoiser, x, model.manual_cast_dtype or model.get_dtype())
+            finally:
+                self._verifies = False
+        self._verified = True
 
     def _apply_model(self, executor, x: Tensor, t: Tensor, *conds, **kwargs) -> Tensor:
+        if not torch.is_grad_enabled() and not self._verifies:
+            raise Refusal(NO_GRADIENT)  # something has switched it off on the way here
         self._scope.refresh()
         model, economy = executor.class_obj, self.economy
         weights = private_copies(model, getattr(model.current_patcher, "hook_backup", ()))
@@ -55,11 +90,16 @@ class DifferentiableCalls:
         def call(inputs: tuple, named: dict) -> Tensor:
             with ExitStack() as stack:
                 stack.enter_context(exchanged(weights))
-                stack.enter_context(Frozen())
+                stack.enter_context(eager())
+                stack.enter_context(requires_gradient(model.diffusion_model))
+                frozen = stack.enter_context(Frozen(economy.copies))
                 stack.enter_context(place())  # the last one, since it looks at who calls
                 if economy.checkpoint:
-                    stack.enter_context(checkpointed_blocks(heavy_blocks(model.diffusion_model), weights))
-                return executor(*inputs, **named)
+                    units = heavy_blocks(model.diffusion_model)
+                    stack.enter_context(checkpointed_blocks(units, weights, economy.copies))
+                output = executor(*inputs, **named)
+            self._require_whole(frozen.calls)
+            return output
 
         inputs = (x, t, *conds)
         if not economy.samples:
@@ -69,6 +109,32 @@ class DifferentiableCalls:
             # the containers are made anew within, since networks take entries out of them
             outputs.append(checkpoint(lambda p=piece: call(*take((inputs, kwargs), p, batch)), use_reentrant=False))
         return torch.cat(outputs)
+
+    def _require_whole(self, calls: int) -> None:
+        """Refuses a step that does without most of the network, as caches of other packs make it."""
+        self._most = max(self._most, calls)
+        if calls < _LEAST * self._most:
+            raise Refusal(PARTIAL)
+
+
+@contextmanager
+def requires_gradient(network: nn.Module) -> Iterator[None]:
+    """Refuses a network whose output carries no gradient though its input does."""
+
+    def check(network: nn.Module, args: tuple, output: Any) -> None:
+        outputs = output if isinstance(output, (list, tuple)) else (output,)
+        tensors = [each for each in outputs if isinstance(each, Tensor)]
+        if torch.is_grad_enabled() and tensors and not any(each.requires_grad for each in tensors):
+            raise Refusal(NO_GRADIENT)
+
+    if not isinstance(network, nn.Module):  # an engine of its own; `verify` finds it out
+        yield
+        return
+    handle = network.register_forward_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _transformer_options(inputs: tuple, named: dict) -> dict:

@@ -3,9 +3,11 @@ https://arxiv.org/abs/1604.06174), those of attention if there are many."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -52,16 +54,24 @@ def _opened(row: nn.ModuleList | nn.Sequential) -> Iterator[nn.Module]:
             yield item
 
 
+def eager() -> AbstractContextManager:
+    """Compiled networks run as they are written: what is compiled knows nothing of lean layers and blocks."""
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
+
+
 class _SecondRun:
     """Some weights in place, and out of place; entered anew by each backward pass, of which a step may make several."""
 
-    def __init__(self, weights: list[tuple]):
-        self._weights = weights
+    def __init__(self, weights: list[tuple], copies: bool):
+        self._weights, self._copies = weights, copies
 
     def __enter__(self) -> None:
         self._stack = ExitStack()
         self._stack.enter_context(exchanged(self._weights))
-        self._stack.enter_context(Frozen())
+        self._stack.enter_context(eager())
+        self._stack.enter_context(Frozen(self._copies))
         self._stack.enter_context(OutOfPlace())
 
     def __exit__(self, *error) -> None:
@@ -69,8 +79,8 @@ class _SecondRun:
 
 
 @contextmanager
-def checkpointed_blocks(units: Iterable[nn.Module], weights: list[tuple]) -> Iterator[None]:
-    """Some modules run checkpointed; `weights` are in place in their second run as well."""
+def checkpointed_blocks(units: Iterable[nn.Module], weights: list[tuple], copies: bool = False) -> Iterator[None]:
+    """Some modules run checkpointed; `weights` are in place in their second run as well; `copies` as in `Frozen`."""
     units = list(units)
 
     def wrapped(forward: Callable) -> Callable:
@@ -80,7 +90,7 @@ def checkpointed_blocks(units: Iterable[nn.Module], weights: list[tuple]) -> Ite
             kwargs = {key: dict(value) if isinstance(value, dict) else value for key, value in kwargs.items()}
             return checkpoint(
                 forward, *args, use_reentrant=False, preserve_rng_state=False,
-                context_fn=lambda: (nullcontext(), _SecondRun(weights)), **kwargs,
+                context_fn=lambda: (nullcontext(), _SecondRun(weights, copies)), **kwargs,
             )  # fmt: skip
 
         return call

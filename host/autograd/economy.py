@@ -19,6 +19,7 @@ class Economy:
             overwritten inputs.
         checkpoint: keep block inputs only.
         decoder: the same for a VAE, which saves less for more time.
+        copies: keep copies of weights that pass through a buffer.
         tile: side of the tiles in which the VAE is decoded then, latent pixels; 0 for the whole picture.
         samples: at most so many samples at a time, 0 for all.
     """
@@ -28,6 +29,7 @@ class Economy:
     samples: int = 0
     decoder: bool = False
     tile: int = 0
+    copies: bool = False
 
     def after(self, error: RuntimeError, batch: int, decodes: bool = False) -> Economy | None:
         """What to try next when a pass has failed with `error`, None when nothing is left.
@@ -35,8 +37,8 @@ class Economy:
         Args:
             decodes: whether the gradient passes through a VAE.
         """
-        if "modified by an inplace operation" in str(error) and not self.out_of_place:
-            return replace(self, out_of_place=True)
+        if "modified by an inplace operation" in str(error) and not self.copies:
+            return replace(self, out_of_place=True, copies=self.out_of_place)
         if not is_out_of_memory(error):
             return None
         if not self.checkpoint:

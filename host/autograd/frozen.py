@@ -27,6 +27,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
+from .keepable import call
+
 
 class _Conv2d(torch.autograd.Function):
     @staticmethod
@@ -175,10 +177,17 @@ class Frozen(TorchFunctionMode):
     """Layers save what the gradient of their input needs, and convolve doubled pictures before they are doubled.
 
     Graphs made here can be differentiated any number of times, but not twice over.
+
+    Args:
+        copies: whether weights pass through buffers that are overwritten, see `keepable`.
     """
 
+    def __init__(self, copies: bool = False):
+        super().__init__()
+        self.copies = copies
+        #: functions called so far
+        self.calls = 0
+
     def __torch_function__(self, func, types, args=(), kwargs: dict[str, Any] | None = None):
-        lean = _LEAN.get(func)
-        if lean is not None:
-            return lean(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        self.calls += 1
+        return call(_LEAN.get(func, func), args, kwargs or {}, self.copies)

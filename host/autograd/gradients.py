@@ -17,19 +17,32 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ...algebra.refusal import Refusal
+from .full_precision import full_precision_products
+
+#: calls of torch as if its classes had no heirs
+_Plainly = getattr(torch._C, "DisableTorchFunctionSubclass", None) or torch._C.DisableTorchFunction
 
 
 def normal(tensor: Tensor) -> Tensor:
-    """A tensor outside inference mode on the same storage; normal tensors come back as they are."""
+    """A tensor outside inference mode on the same storage; normal tensors come back as they are.
+
+    It is of the same class and carries the same attributes: checkpoints of packed numbers (GGUF) note there how they
+    are to be read.
+    """
     if not tensor.is_inference():
         return tensor
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), torch.no_grad():
         if is_traceable_wrapper_subclass(tensor):  # quantised weights: a wrapper around plain tensors
             names, context = tensor.__tensor_flatten__()
             inner = {name: normal(getattr(tensor, name)) for name in names}
-            return type(tensor).__tensor_unflatten__(inner, context, tensor.size(), tensor.stride())
-        alias = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        alias.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+            alias = type(tensor).__tensor_unflatten__(inner, context, tensor.size(), tensor.stride())
+            return nn.Parameter(alias, requires_grad=False) if isinstance(tensor, nn.Parameter) else alias
+        with _Plainly():  # a subclass may report other sizes than it holds, and copy where it should not
+            alias = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+            alias.set_(tensor.untyped_storage(), tensor.storage_offset(), Tensor.size(tensor), Tensor.stride(tensor))
+            if type(tensor) is not Tensor:
+                alias = alias.as_subclass(type(tensor))
+        vars(alias).update(vars(tensor))
         return alias
 
 
@@ -54,12 +67,12 @@ class GradientScope:
     """
 
     def __init__(self, modules: Iterable[nn.Module]):
-        self._modules = list(modules)
+        self.modules = list(modules)
         self._replaced: list[tuple[dict, str, Any, Any]] = []
         self._stack = ExitStack()
 
     def refresh(self) -> None:
-        for root in self._modules:
+        for root in self.modules:
             for module in root.modules():
                 for table in (module._parameters, module._buffers):
                     for name, tensor in table.items():
@@ -67,10 +80,10 @@ class GradientScope:
                             self._replace(table, name, tensor)
 
     def _replace(self, table: dict, name: str, tensor: Tensor) -> None:
-        with torch.inference_mode(False), torch.no_grad():
-            alias = normal(tensor)
-            if isinstance(tensor, nn.Parameter):
-                alias = nn.Parameter(alias, requires_grad=False)
+        alias = normal(tensor)
+        if alias is tensor:  # it would take a gradient of its own
+            with torch.inference_mode(False):
+                alias = nn.Parameter(tensor.detach(), requires_grad=False)
         table[name] = alias
         self._replaced.append((table, name, tensor, alias))
 
@@ -78,8 +91,9 @@ class GradientScope:
         with ExitStack() as entering:
             entering.push(self.__exit__)
             self._stack.enter_context(training_mode_of_host())
+            self._stack.enter_context(full_precision_products(self.modules))
             self.refresh()
-            for root in self._modules:  # tensors that a module keeps as plain attributes, such as position tables
+            for root in self.modules:  # tensors that a module keeps as plain attributes, such as position tables
                 for module in root.modules():
                     for name, value in vars(module).items():
                         if isinstance(value, Tensor) and value.is_inference():

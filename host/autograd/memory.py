@@ -58,7 +58,7 @@ def reserve(guider, shape: tuple[int, ...], space: ModelSpace, jacobian: bool = 
         ways += [both, replace(both, tile=TILE)]
     economy = next((way for way in ways if need(way) <= available), ways[-1])
     if getattr(guider.inner_model, "model_lowvram", False):
-        economy = replace(economy, out_of_place=True, checkpoint=True)
+        economy = replace(economy, out_of_place=True, checkpoint=True, copies=True)
     management.load_models_gpu(patchers, memory_required=need(economy))
     return economy
 
