@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import pairwise
 from weakref import WeakKeyDictionary
 
@@ -15,12 +16,12 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
-from ..diffusion.level import Level
 from .autograd.gradients import static_clone
 from .run import ATTACHMENT, Guide, GuidedRun, attached_guides, refuse_transitions
-from .sampler import GuidedSampler
+from .sampler import LISTENING
+from .steps import StepChange
 
-#: the run of each guider that is sampling now, its SIGMAS, and how its sampler takes a change
+#: of each guider that is sampling now
 _RUNS: WeakKeyDictionary = WeakKeyDictionary()
 
 
@@ -41,14 +42,31 @@ def apply_guidance(patcher, guides: Sequence[Guide]):
     return clone
 
 
+class _Applied:
+    """The guides of a MODEL in one run of a sampler; they start with the first prediction.
+
+    Args:
+        stack: what ends with the run.
+    """
+
+    def __init__(self, guider, sampler, sigmas: Tensor, noise: Tensor, stack: ExitStack):
+        self._guider, self._sampler, self._noise, self._stack = guider, sampler, noise, stack
+        self.sigmas = sigmas.tolist()
+        self.sigmas += [0.0] if len(sigmas) == 1 else []  # some samplers ask all the same
+        self._run: GuidedRun | None = None
+
+    def start(self) -> tuple[GuidedRun, StepChange]:
+        if self._run is None:
+            guides = attached_guides(self._guider.model_patcher)
+            self._run = self._stack.enter_context(GuidedRun(self._guider, guides, self._noise))
+            self._step_change = StepChange(self._sampler, self.sigmas, self._guider, self._run.level)
+        return self._run, self._step_change
+
+
 def _around_sampler(executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
-    """Sets the run up after the model is loaded, and puts everything back however the sampler ends."""
-    if isinstance(executor.class_obj, GuidedSampler):  # it listens to these guides by itself
-        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
-    with GuidedRun(guider, attached_guides(guider.model_patcher), noise) as run:
-        steps = sigmas.tolist()
-        steps += [0.0] if len(steps) == 1 else []  # some samplers ask all the same
-        _RUNS[guider] = (run, steps, StepChange(executor.class_obj))
+    """Puts everything back however the sampler ends."""
+    with ExitStack() as stack:
+        _RUNS[guider] = _Applied(guider, executor.class_obj, sigmas, noise, stack)
         try:
             return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
         finally:
@@ -57,9 +75,11 @@ def _around_sampler(executor, guider, sigmas, extra_args, callback, noise, *args
 
 def _around_prediction(executor, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed=None):
     """x0_hat(y) in place of x0_hat."""
-    if executor.class_obj not in _RUNS:
+    guider = executor.class_obj
+    if guider not in _RUNS or guider in LISTENING:  # our own samplers listen by themselves, wrapped by another or not
         return executor(x, timestep, model_options or {}, seed)
-    run, sigmas, step_change = _RUNS[executor.class_obj]
+    sigmas = _RUNS[guider].sigmas
+    run, step_change = _RUNS[guider].start()
     sigma = float(timestep[0])
     index = step_of(sigma, sigmas)
     t, top, s = (run.level(value) for value in (sigma, sigmas[index], sigmas[index + 1]))
@@ -73,7 +93,7 @@ def _around_prediction(executor, x: Tensor, timestep: Tensor, model_options: dic
         u = run.space.to_native(x, t.alpha)
         progress = index / (len(sigmas) - 1)
         x0, shift, _ = run.estimate(predict_x0, u, t, s, progress, index, model_options)
-        return run.space.to_model(x0 + step_change(shift, top, s), 1.0)
+        return run.space.to_model(x0 + step_change(shift, sigma, top, s), 1.0)
 
 
 def step_of(sigma: float, sigmas: Sequence[float]) -> int:
@@ -86,33 +106,3 @@ def step_of(sigma: float, sigmas: Sequence[float]) -> int:
     return sum(
         way * (sigma - entry) <= min(1e-3 * entry, abs(before - entry) / 4) for before, entry in pairwise(sigmas[:-1])
     )
-
-
-class StepChange:
-    """The change of x0_hat that moves a step t to s of the host's sampler by norm_s * shift.
-
-    A deterministic step of first order is x_s = (alpha_s - alpha_t sigma_s / sigma_t) x0 + ..., so the recipe's shift
-    is divided by that coefficient. DPM-Solver++ 2M takes x0 + b (x0 - x0_before) with b = h / (2 h_before) and
-    h = log(sigma_t / sigma_s), where the change c_before of the last step would come back; it is set off:
-
-        c = (norm_s shift / (...) + b c_before) / (1 + b)
-
-    Both are exact. Other samplers of higher order, and those with fresh noise, take about the same share of it.
-
-    Args:
-        sampler: the host's SAMPLER.
-    """
-
-    def __init__(self, sampler):
-        function = getattr(sampler, "sampler_function", None)
-        self._extrapolates = getattr(function, "__name__", "") == "sample_dpmpp_2m"
-        self._before, self._h_before = 0.0, math.inf
-
-    def __call__(self, shift: Tensor | float, t: Level, s: Level) -> Tensor | float:
-        change = shift * (s.norm / (s.alpha - t.alpha * s.sigma / t.sigma))
-        if self._extrapolates and s.sigma:
-            h = math.log(t.sigma / s.sigma)
-            bend = h / (2 * self._h_before)
-            change = (change + bend * self._before) / (1 + bend)
-            self._before, self._h_before = change, h
-        return change

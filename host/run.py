@@ -182,7 +182,7 @@ class GuidedRun:
         if self.blocks:
             self._require_finite(estimate.x0 + estimate.shift, "the guidance", t)
         if self._trace is not None:
-            self._trace.note(self.blocks, t.sigma * self.space.scale, state.x0, estimate.x0 + estimate.shift)
+            self._trace.note(self.blocks, state.x0, estimate, t, s)
         return estimate
 
     def _require_finite(self, x0: Tensor, source: str, t: Level) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
+from weakref import WeakSet
 
 import comfy.samplers
 import torch
@@ -25,6 +27,17 @@ from .run import Guide, GuidedRun, attached_guides, refuse_transitions
 OdeSolver = Literal["DPM-Solver++ 2M", "Heun", "Euler"]
 SdeSolver = Literal["DPM-Solver++ 2M", "Euler-Maruyama VE", "Euler-Maruyama VP", "Euler-Maruyama flow"]
 _STREAMS = 0x5A17
+#: guiders whose MODEL's guides a sampler of ours listens to now
+LISTENING: WeakSet = WeakSet()
+
+
+@contextmanager
+def _listening(guider) -> Iterator[None]:
+    LISTENING.add(guider)
+    try:
+        yield
+    finally:
+        LISTENING.discard(guider)
 
 
 class GuidedSampler(comfy.samplers.KSAMPLER):
@@ -50,10 +63,9 @@ class GuidedSampler(comfy.samplers.KSAMPLER):
         """model: the host's denoiser with its mask, `(x, sigma, denoise_mask, model_options, seed)` to x0_hat."""
         guider, extra_args = model.inner_model, dict(extra_args or {})
         model_options = extra_args.pop("model_options", {})
-        with GuidedRun(guider, (*attached_guides(guider.model_patcher), *self.guides), x) as run:
+        with _listening(guider), GuidedRun(guider, (*attached_guides(guider.model_patcher), *self.guides), x) as run:
             if run.jacobian and extra_args.get("denoise_mask") is not None:
                 extra_args["denoise_mask"] = normal(extra_args["denoise_mask"])
-                model.latent_image, model.noise = normal(model.latent_image), normal(model.noise)
             levels = [run.level(sigma) for sigma in sigmas.tolist()]
 
             def predict_x0(x_t: Tensor, sigma: Tensor, options: dict) -> Tensor:

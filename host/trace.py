@@ -8,7 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..diffusion.level import Level
 from ..guidance.base import Guidance
+from ..guidance.state import Estimate
+from .steps import first_order
+
+_CLEAN = Level(1.0, 0.0)
 
 
 @dataclass
@@ -19,7 +24,8 @@ class Row:
         sigma: the noise level, model unit.
         misfit: for each measurement, RMS of the residual of x0_hat(y) over sigma_y, or in image units where sigma_y is
             0; averaged over the batch.
-        change: RMS of what guidance has done to x0_hat, in the measurement's coordinates.
+        change: RMS of what guidance has done to x0_hat, in the measurement's coordinates. A shift of the state counts
+            as the change of x0_hat that moves a deterministic first-order step by it.
     """
 
     sigma: float
@@ -41,7 +47,8 @@ class Trace:
         self.labels, self.noisy = [block.label for block in blocks], [block.measurement.noisy for block in blocks]
 
     @torch.no_grad()
-    def note(self, blocks: Sequence[Guidance], sigma: float, before: Tensor, after: Tensor) -> None:
-        """before, after: x0_hat without and with guidance."""
+    def note(self, blocks: Sequence[Guidance], x0: Tensor, estimate: Estimate, t: Level, s: Level | None) -> None:
+        """x0: x0_hat without guidance, at t in a step to s."""
+        after = estimate.x0 + estimate.shift * ((s or _CLEAN).norm / first_order(t, s or _CLEAN))
         misfit = [block.measurement.agreement(after).mean().item() for block in blocks]
-        self.rows.append(Row(sigma, misfit, (after - before).square().mean().sqrt().item()))
+        self.rows.append(Row(t.sigma * t.scale, misfit, (after - x0).square().mean().sqrt().item()))
