@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 
 import numpy as np
@@ -193,15 +194,12 @@ def test_after_an_interrupt_the_next_prompt_is_right(server):
     expected = result()
     graph, _ = guided_prompt(1000, 128)
     prompt = server.submit(complete(server, graph))
-    deadline = time.monotonic() + 60
-    while not server.running() and time.monotonic() < deadline:
+    while not re.search(r" [1-9]\d*/1000 \[", server.log()):  # the progress bar has moved
+        assert server.running() or not server.get(f"/history/{prompt}")
         time.sleep(0.05)
-    time.sleep(2)
-    start = time.monotonic()
     server.interrupt()
-    with pytest.raises(PromptError, match="interrupted"):
+    with pytest.raises(PromptError, match="interrupted"):  # else it would end well, or in an error
         server.wait(prompt)
-    assert time.monotonic() - start < 20
     assert torch.equal(result(), expected)
 
 
