@@ -19,7 +19,7 @@ from posterior.tools.environment import Environment
 EXTRAS = ("custom_sampler", "hooks", "mask", "sd3", "cond", "model_advanced")
 
 
-def _run(coroutine: Coroutine) -> Any:
+def awaited(coroutine: Coroutine) -> Any:
     """Its result, by an event loop in another thread: a browser test keeps one in this thread."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, coroutine).result()
@@ -46,8 +46,8 @@ class Host:
             folder_paths.add_model_folder_path(kind.name, str(kind))
         for name in EXTRAS:
             path = folder / "comfy_extras" / f"nodes_{name}.py"
-            assert _run(nodes.load_custom_node(str(path), module_parent="comfy_extras")), name
-        for node in _run(_own_nodes()):
+            assert awaited(nodes.load_custom_node(str(path), module_parent="comfy_extras")), name
+        for node in awaited(_own_nodes()):
             nodes.NODE_CLASS_MAPPINGS[node.GET_SCHEMA().node_id] = node
         logging.getLogger().setLevel(level)
 
