@@ -19,6 +19,7 @@ from torch import Tensor
 from .autograd.gradients import static_clone
 from .run import ATTACHMENT, Guide, GuidedRun, attached_guides, refuse_transitions
 from .sampler import LISTENING
+from .step_list import require_steps
 from .steps import StepChange
 
 #: of each guider that is sampling now
@@ -65,6 +66,7 @@ class _Applied:
 
 def _around_sampler(executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
     """Puts everything back however the sampler ends."""
+    require_steps(sigmas.tolist())
     with ExitStack() as stack:
         _RUNS[guider] = _Applied(guider, executor.class_obj, sigmas, noise, stack)
         try:

@@ -23,6 +23,7 @@ from ..samplers.langevin import annealed_langevin, predictor_corrector
 from ..samplers.maruyama import euler_maruyama
 from .autograd.gradients import normal
 from .run import Guide, GuidedRun, attached_guides, refuse_transitions
+from .step_list import require_steps
 
 OdeSolver = Literal["DPM-Solver++ 2M", "Heun", "Euler"]
 SdeSolver = Literal["DPM-Solver++ 2M", "Euler-Maruyama VE", "Euler-Maruyama VP", "Euler-Maruyama flow"]
@@ -63,7 +64,9 @@ class GuidedSampler(comfy.samplers.KSAMPLER):
         """model: the host's denoiser with its mask, `(x, sigma, denoise_mask, model_options, seed)` to x0_hat."""
         guider, extra_args = model.inner_model, dict(extra_args or {})
         model_options = extra_args.pop("model_options", {})
-        with _listening(guider), GuidedRun(guider, (*attached_guides(guider.model_patcher), *self.guides), x) as run:
+        guides = (*attached_guides(guider.model_patcher), *self.guides)
+        require_steps(sigmas.tolist(), falling=bool(guides))
+        with _listening(guider), GuidedRun(guider, guides, x) as run:
             if run.jacobian and extra_args.get("denoise_mask") is not None:
                 extra_args["denoise_mask"] = normal(extra_args["denoise_mask"])
             levels = [run.level(sigma) for sigma in sigmas.tolist()]

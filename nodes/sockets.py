@@ -70,7 +70,7 @@ def _require_values(x: Tensor, what: str, bounded: bool = True) -> None:
     outside = (x < -MARGIN) | (x > 1 + MARGIN)
     if bounded and outside.double().mean() > SHARE:
         low, high = x.min().item(), x.max().item()
-        remedy = "divide it by 255" if 2 < high <= 255 and low >= -MARGIN else "bring it to that range first"
+        remedy = "divide it by 255" if 8 < high <= 255 and low >= -MARGIN else "bring it to that range first"
         raise Refusal(
             f"The values of the {what} go from {low:.3g} to {high:.3g}, where black is 0 and white is 1; {remedy}."
         )

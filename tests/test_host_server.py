@@ -63,8 +63,12 @@ class Graph(dict):
 
 
 def complete(server, graph: Graph) -> Graph:
-    """The prompt with the default of every input that it leaves out, as the frontend fills them in."""
-    info = server.object_info()
+    """The prompt with the default of every input that it leaves out, as the frontend fills them in.
+
+    Args:
+        server: or what its `object_info` gave.
+    """
+    info = server if isinstance(server, dict) else server.object_info()
     for node in graph.values():
         for name, (_, *options) in info[node["class_type"]]["input"].get("required", {}).items():
             if options and "default" in options[0]:
