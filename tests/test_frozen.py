@@ -248,7 +248,8 @@ def taesd() -> nn.Module:
 def test_autoencoders_of_the_host(frozen, make, most):
     network = make()
     weights = list(network.parameters())
-    assert compare(frozen, network.decode, draw(1, 4, 8, 8), weights, rounded=True) < most
+    # the parts of a doubled picture are summed in another order: 1e-16 here and there, 5e-11 after all the norms
+    assert compare(frozen, network.decode, draw(1, 4, 8, 8), weights, 1e-8, rounded=True) < most
     assert compare(frozen, network.encode, draw(1, 3, 64, 64), weights) < most
 
 
