@@ -19,11 +19,16 @@ class Level(NamedTuple):
     scale: float = 1.0
 
     @property
-    def norm(self) -> float:
-        """sqrt(alpha^2 + sigma^2) in the model's unit: x_t / norm is variance preserving."""
+    def vp_norm(self) -> float:
+        """sqrt(alpha^2 + sigma^2) in the model's unit: x_t / vp_norm is variance preserving."""
         return math.hypot(self.alpha, self.scale * self.sigma)
 
     @property
-    def bar(self) -> float:
-        """sigma_bar = sigma / alpha, the noise of x_t / alpha; finite where alpha is 0."""
+    def sigma_bar(self) -> float:
+        """sigma / alpha, the noise of x_t / alpha; finite where alpha is 0."""
         return self.sigma / max(self.alpha, 1e-6)
+
+    @property
+    def inverse_alpha(self) -> float:
+        """1 / alpha, and 0 for states without a picture, which say nothing about x_0 (the start of a flow model)."""
+        return 1 / self.alpha if self.alpha >= 1e-4 else 0.0

@@ -31,6 +31,12 @@ class Schedule:
         """(alpha, sigma) at a value of the host's SIGMAS; sigma >= 0, and <= 1 for flow models."""
         return Level(1.0 - sigma if self.family == "flow" else 1.0, float(sigma))
 
+    def at(self, sigma_bar: float, scale: float = 1.0) -> Level:
+        """The level where sigma / alpha is sigma_bar, in units of which each is `scale` of the model's."""
+        ratio = scale * sigma_bar
+        level = self.level(ratio / (1 + ratio) if self.family == "flow" else ratio)
+        return Level(level.alpha, level.sigma / scale, scale)
+
 
 class Axis(ABC):
     """A time axis t of the forward SDE; sigma in the model's unit."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -13,19 +10,20 @@ from torch import Tensor
 
 from ..algebra.moved import moved
 from ..algebra.refusal import Refusal
-from ..diffusion.level import Level
+from ..diffusion.state import Estimate, State, Step
 from ..measurement.measurement import Measurement
 from ..operators.spectral import SpectralOperator
-from .state import Estimate, State, Step, predict
 from .timing import ALWAYS, Timing
 
 
 @dataclass(frozen=True)
-class Guidance(ABC):
+class Guidance:
     """One measurement and one method of listening to it.
 
-    A block gets the prior at x_t (`State`) and the estimate that earlier blocks have made of x_0, and returns its
-    own. With one block the two are the same: `x0 is state.x0`.
+    A block is a conditional denoiser (`estimate`), changes the step itself (`transition`), or both. It gets the prior
+    at x_t (`State`) and the estimate that earlier blocks have made of x_0, and returns its own. With one block the two
+    are the same: `x0 is state.x0`. This class by itself listens to nothing: it hands a measurement to samplers that
+    bring it in by their own means.
 
     Args:
         measurement: y, A and the noise.
@@ -39,8 +37,6 @@ class Guidance(ABC):
     label = "Guidance"
     #: whether `State.vjp` is needed, which costs a backward pass through the prior
     jacobian = False
-    #: how often at most `State.vjp` is called in one estimate, where that is known; heirs say it anew
-    vjp_calls: ClassVar[float] = math.inf
     #: whether the method lives in `transition`, so that only a sampler that owns its trajectory will do
     owns_transition = False
     #: what the measurement must be: "linear", "spectral" (with singular values), "noisy" (sigma_y > 0)
@@ -57,7 +53,7 @@ class Guidance(ABC):
 
     @property
     def latent(self) -> Literal["composed", "linearised", "pictures", "only"]:
-        """How the method meets a latent model: see `guidance.decoded`."""
+        """How the method meets a latent model: see `guidance.latent`."""
         return "linearised" if self.jacobian and "linear" in self.needs and not self.owns_transition else "composed"
 
     def __post_init__(self) -> None:
@@ -83,9 +79,9 @@ class Guidance(ABC):
         """sigma_y^2, a number or broadcastable against y."""
         return self.measurement.noise.deviation(self.measurement.y) ** 2
 
-    @abstractmethod
     def estimate(self, state: State, x0: Tensor) -> Estimate:
-        """x0_hat(y) from the prior's prediction. x0: the estimate so far, `B C H W`."""
+        """x0_hat(y) from the prior's prediction; by default as it is. x0: the estimate so far, `B C H W`."""
+        return Estimate(x0)
 
     def transition(self, x_s: Tensor, step: Step) -> Tensor:
         """x_s after the step; by default as the sampler made it."""
@@ -94,49 +90,3 @@ class Guidance(ABC):
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Guidance:
         """The same block with its tensors on `device`, in `dtype`."""
         return moved(self, device, dtype)
-
-
-def needs_jacobian(blocks: Sequence[Guidance], progress: float, index: int) -> bool:
-    """Whether a block that listens in this step needs `State.vjp`."""
-    return any(block.jacobian and block.timing.weight(progress, index) for block in blocks)
-
-
-def vjp_calls(blocks: Sequence[Guidance], progress: float, index: int) -> float:
-    """How often at most the blocks that listen in this step call `State.vjp`."""
-    listening = [block for block in blocks if block.jacobian and block.timing.weight(progress, index)]
-    return sum(block.vjp_calls if "vjp_calls" in vars(type(block)) else math.inf for block in listening)
-
-
-def combine(blocks: Sequence[Guidance], state: State) -> Estimate:
-    """Any number of blocks at one state: estimates are handed on, shifts add up, the prior is asked once."""
-    x0, shift, ascent = state.x0, 0.0, 0.0
-    for block in blocks:
-        weight = block.timing.weight(state.progress, state.index)
-        if not weight:
-            continue
-        own = block.estimate(state, x0)
-        x0 = own.x0 if weight == 1 else x0 + weight * (own.x0 - x0)
-        shift, ascent = shift + weight * own.shift, ascent + weight * own.ascent
-    return Estimate(x0, shift, ascent)
-
-
-def transit(blocks: Sequence[Guidance], x_s: Tensor, step: Step) -> Tensor:
-    """x_s after the blocks have had their say in the step."""
-    for block in blocks:
-        weight = block.timing.weight(step.progress, step.index)
-        if weight:
-            own = block.transition(x_s, step)
-            x_s = own if weight == 1 else x_s + weight * (own - x_s)
-    return x_s
-
-
-def conditional_denoiser(
-    denoiser: Callable[[Tensor, Level], Tensor], blocks: Sequence[Guidance]
-) -> Callable[..., Estimate]:
-    """The guided prior `(x_t, t, s, progress, index) -> Estimate` of a plain denoiser `(x_t, t) -> x0_hat`."""
-
-    def guided(x_t: Tensor, t: Level, s: Level | None = None, progress: float = 0.0, index: int = 0) -> Estimate:
-        jacobian, calls = needs_jacobian(blocks, progress, index), vjp_calls(blocks, progress, index)
-        return combine(blocks, predict(denoiser, x_t, t, jacobian, calls, s=s, progress=progress, index=index))
-
-    return guided

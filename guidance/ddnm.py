@@ -33,10 +33,10 @@ from torch import Tensor
 
 from ..algebra.refusal import Refusal
 from ..diffusion.level import Level
+from ..diffusion.state import Estimate, State, Step
 from ..measurement.smooth import continued
 from ..operators.spectral import SpectralOperator, pseudo_reciprocal
 from .base import Guidance
-from .state import Estimate, State, Step
 
 
 def renoise(x_s: Tensor, step: Step, operator: SpectralOperator, variance: Callable[[Tensor], Tensor]) -> Tensor:
@@ -72,7 +72,7 @@ class DDNM(Guidance):
 
     def _share(self, s: Tensor, level: Level) -> Tensor:
         """lambda_i / s_i: how much of the residual's coefficient enters the estimate."""
-        return pseudo_reciprocal(s).clamp(max=level.bar / self.measurement.noise.sigma)
+        return pseudo_reciprocal(s).clamp(max=level.sigma_bar / self.measurement.noise.sigma)
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         operator, residual = self.measurement.operator, self.measurement.residual(x0)
@@ -80,14 +80,14 @@ class DDNM(Guidance):
             correction = operator.pinv(residual)
         elif not isinstance(operator, SpectralOperator):
             level = state.s or state.t
-            ratio = (self.measurement.noise.sigma / max(level.bar, 1e-6)) ** 2
+            ratio = (self.measurement.noise.sigma / max(level.sigma_bar, 1e-6)) ** 2
             correction = operator.prox(x0, self.measurement.y, ratio) - x0
         else:
             share = self._share(operator.singular_values(x0), state.s or state.t)
             spectrum = share * operator.measurement_to_spectrum(residual)
             correction = operator.from_spectrum(spectrum, tuple(x0.shape[1:]))
         if self.smooth:
-            correction = continued(operator, correction, x0, state.t.bar)
+            correction = continued(operator, correction, x0, state.t.sigma_bar)
         return Estimate(x0 + correction)
 
     def transition(self, x_s: Tensor, step: Step) -> Tensor:

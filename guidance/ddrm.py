@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..diffusion.state import Step
 from ..operators.spectral import pseudo_reciprocal
 from .base import Guidance
-from .state import Estimate, State, Step
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,6 @@ class DDRM(Guidance):
     owns_transition = True
     needs = ("spectral",)
     whitens = True
-
-    def estimate(self, state: State, x0: Tensor) -> Estimate:
-        return Estimate(x0)
 
     def transition(self, x_s: Tensor, step: Step) -> Tensor:
         operator, sigma = self.measurement.operator, step.s.sigma / step.s.alpha

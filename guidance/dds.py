@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..algebra.krylov import conjugate_gradient
+from ..diffusion.state import Estimate, State
 from ..measurement.measurement import DETAIL
 from .base import Guidance
-from .state import Estimate, State
 
 
 @dataclass(frozen=True)

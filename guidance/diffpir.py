@@ -5,8 +5,8 @@ The prediction is pulled to the measurement by a proximal step (eq. 12b), with s
     x0_hat(y) = argmin_x norm(y - A x)^2 + rho_t norm(x - x0_hat)^2,    rho_t = lambda sigma_y^2 / sigma_bar_t^2
 
 That takes the error of x0_hat to have the variance sigma_bar_t^2, which grows without bound, where for pictures of
-variance c it is r_t^2 (`State.spread`), and so lets the noise of y into directions that A hardly shows. Fresh noise in
-each step washes it out again, deterministic samplers keep it. With c < infinity the variance is r_t^2:
+variance c it is r_t^2 (`State.white_variance`), and so lets the noise of y into directions that A hardly shows. Fresh
+noise in each step washes it out again, deterministic samplers keep it. With c < infinity the variance is r_t^2:
 
     rho_t = lambda sigma_y^2 / r_t^2 = lambda sigma_y^2 (1 / sigma_bar_t^2 + 1 / c)
 
@@ -22,9 +22,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..diffusion.state import Estimate, State
 from ..measurement.smooth import continued
 from .base import Guidance
-from .state import Estimate, State
 
 #: standard deviation of photographs, in the unit of [-1, 1]
 PHOTOS = 0.5
@@ -59,5 +59,5 @@ class DiffPIR(Guidance):
             rho = self.trust * self.measurement.noise.sigma**2 * precision
             corrected = operator.prox(x0, self.measurement.y, max(rho, 1e-8))
         if self.smooth:
-            corrected = x0 + continued(operator, corrected - x0, x0, state.t.bar)
+            corrected = x0 + continued(operator, corrected - x0, x0, state.t.sigma_bar)
         return Estimate(corrected)

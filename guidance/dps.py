@@ -7,7 +7,7 @@ r = y - A(x0_hat):
     published recipe  after the step  x_s -= zeta grad_{x_t} norm(r)      (Algorithm 1, zeta_i = zeta / norm(r))
 
 The recipe is written for variance-preserving states and images in [-1, 1]. Both are kept: the shift is handed to
-the sampler in variance-preserving coordinates, and the factors below turn images in [0, 1] into the paper's.
+the sampler in variance-preserving coordinates, and `State.published` turns images in [0, 1] into the paper's.
 The norm is per sample; the official code takes it over the whole batch, which ties samples to their neighbours.
 
 Where the noise differs between the entries of y (Poisson noise, a noise map) the norm is weighted by its precision,
@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from ..algebra.norms import sample_norm
+from ..diffusion.state import Estimate, State
 from ..measurement.measurement import Measurement
 from ..measurement.noise import ROUNDING
 from .base import Guidance
-from .state import Estimate, State
 
 
 def precision(measurement: Measurement) -> float | Tensor:
@@ -66,13 +66,10 @@ class DPS(Guidance):
 
     label = "DPS"
     factor = "zeta"
-    vjp_calls = 1
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
-        # one unit of an image in [0, 1] is two of the paper's [-1, 1]; one unit of x_t is scale of the model's
-        paper = 2 / state.t.scale**2
-        ascent = state.pull_back(norm_ascent(self, state.x0), self.jacobian)
-        return Estimate(x0, self.zeta * paper * state.t.norm * ascent)
+        ascent = state.pull_back(norm_ascent(self, state.x0), self.jacobian, last=True)
+        return Estimate(x0, self.zeta * state.published(ascent))
 
 
 @dataclass(frozen=True)
@@ -89,11 +86,10 @@ class DPSGaussian(Guidance):
 
     label = "DPS (Gaussian form)"
     factor = "strength"
-    vjp_calls = 1
     needs = ("noisy",)
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         measurement = self.measurement
         y, pull_back = measurement.operator.linearise(state.x0)
         gradient = pull_back(measurement.noise.score(measurement.y - y, measurement.y))
-        return Estimate(x0 + self.strength * state.covariance(gradient, self.jacobian))
+        return Estimate(x0 + self.strength * state.covariance(gradient, self.jacobian, last=True))

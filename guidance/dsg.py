@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..algebra.norms import sample_norm
+from ..diffusion.state import Estimate, State
 from .base import Guidance
 from .dps import norm_ascent
-from .state import Estimate, State
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,10 @@ class DSG(Guidance):
     jacobian: bool = True
 
     label = "DSG"
-    vjp_calls = 1
     owns_transition = True
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
-        gradient = state.pull_back(norm_ascent(self, state.x0), self.jacobian)
+        gradient = state.pull_back(norm_ascent(self, state.x0), self.jacobian, last=True)
         return Estimate(x0, ascent=self.guidance_rate * (gradient / sample_norm(gradient)))
 
 

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from ..algebra.norms import sample_norm
 from ..algebra.refusal import Refusal
+from ..diffusion.state import Estimate, State
 from .base import Guidance
-from .state import Estimate, State
 
 Error = Literal["prediction", "state"]
 Lifting = Literal["adjoint", "pinv", "jacobian"]
@@ -48,7 +48,6 @@ class General(Guidance):
     c: float = 1.0
 
     label = "General guidance"
-    vjp_calls = 1
 
     @property
     def jacobian(self) -> bool:
@@ -62,15 +61,15 @@ class General(Guidance):
             raise Refusal("The scale of the guidance is 0; set c above 0.")
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
-        if state.t.alpha < 1e-4:
+        if not state.t.inverse_alpha:  # nothing of the picture in the state
             return Estimate(x0)
-        operator, variance = self.measurement.operator, (state.t.sigma / state.t.alpha) ** 2
-        point = state.x0 if self.error == "prediction" else state.x_t / state.t.alpha
+        operator, variance = self.measurement.operator, (state.t.sigma * state.t.inverse_alpha) ** 2
+        point = state.x0 if self.error == "prediction" else state.x_t * state.t.inverse_alpha
         y, pull_back = operator.linearise(point)
         residual = self.measurement.y - y
         if self.scale == "variance":
             residual = residual / (self.variance + self.c * variance)
         else:
             residual = residual / (self.c if self.scale == "constant" else self.c * sample_norm(residual))
-        lifted = self.measurement.inverse(residual, state.t.bar) if self.lifting == "pinv" else pull_back(residual)
-        return Estimate(x0 + (state.covariance(lifted) if self.jacobian else variance * lifted))
+        lifted = self.measurement.inverse(residual, state.t.sigma_bar) if self.lifting == "pinv" else pull_back(residual)
+        return Estimate(x0 + (state.covariance(lifted, last=True) if self.jacobian else variance * lifted))

@@ -21,10 +21,9 @@ import torch
 from torch import Tensor
 
 from ..algebra.norms import sample_norm
-from ..algebra.streams import sample_generators, standard_normal
+from ..diffusion.state import Estimate, State
 from .base import Guidance
 from .dps import precision
-from .state import Estimate, State
 
 
 @dataclass(frozen=True)
@@ -47,22 +46,20 @@ class LGDMC(Guidance):
 
     label = "LGD-MC"
     factor = "zeta"
-    vjp_calls = 1
     needs = ("noisy",)
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
-        measurement, spread = self.measurement, state.spread(self.deviation) ** 0.5
+        measurement, spread = self.measurement, state.white_variance(self.deviation) ** 0.5
         weight = precision(measurement)
-        generators = sample_generators(self.seed * 100003 + state.index, x0.shape[0])
+        stream = state.draw.of(f"LGD-MC {self.seed}")
         log_sum, mean, lifted = x0.new_full((), -math.inf), 0.0, 0.0
         for _ in range(self.draws):  # running means, so that one draw is held at a time
-            y, pull_back = measurement.operator.linearise(state.x0 + spread * standard_normal(x0, generators))
+            y, pull_back = measurement.operator.linearise(state.x0 + spread * stream.normal(x0))
             residual = measurement.y - y
             log = measurement.noise.log_likelihood(residual, measurement.y)
             log_sum = torch.logaddexp(log_sum, log)
             share = (log - log_sum).exp()
             mean = mean + share.reshape(-1, *[1] * (residual.ndim - 1)) * (residual - mean)
             lifted = lifted + share.reshape(-1, 1, 1, 1) * (pull_back(weight**2 * residual) - lifted)
-        ascent = state.pull_back(lifted / sample_norm(weight * mean).reshape(-1, 1, 1, 1), self.jacobian)
-        paper = 2 / state.t.scale**2  # the units of DPS
-        return Estimate(x0, self.zeta * paper * state.t.norm * ascent)
+        ascent = state.pull_back(lifted / sample_norm(weight * mean).reshape(-1, 1, 1, 1), self.jacobian, last=True)
+        return Estimate(x0, self.zeta * state.published(ascent))

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..diffusion.state import Step
 from .dps import DPS
 from .projection import project
-from .state import Step
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,6 @@ class MCG(DPS):
     """DPS's gradient and a hard projection; for clean measurements. Arguments as in `DPS`."""
 
     label = "MCG"
-    vjp_calls = 1
     owns_transition = True
     needs = ("linear",)
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..algebra.krylov import conjugate_gradient
+from ..diffusion.state import Estimate, State
 from .base import Guidance
-from .state import Estimate, State
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,6 @@ class MMPS(Guidance):
     jacobian = True
     needs = ("linear",)
 
-    @property
-    def vjp_calls(self) -> int:
-        return self.iterations + 1
-
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         operator, variance = self.measurement.operator, self.variance
 
@@ -45,4 +41,4 @@ class MMPS(Guidance):
             return operator.forward(state.covariance(operator.adjoint(w))) + variance * w
 
         w = conjugate_gradient(evidence, self.measurement.residual(state.x0), iterations=self.iterations, warn=False)
-        return Estimate(x0 + state.covariance(operator.adjoint(w)))
+        return Estimate(x0 + state.covariance(operator.adjoint(w), last=True))

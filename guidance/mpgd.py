@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..diffusion.state import Estimate, State
 from .base import Guidance
 from .dps import norm_ascent
-from .state import Estimate, State
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,4 @@ class MPGD(Guidance):
     factor = "zeta"
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
-        if state.t.alpha < 1e-4:
-            return Estimate(x0)
-        # one unit of an image in [0, 1] is two of the paper's [-1, 1]; one unit of x_t is scale of the model's
-        paper = 2 / state.t.scale**2
-        return Estimate(x0 + self.zeta * paper * state.t.norm / state.t.alpha * norm_ascent(self, x0))
+        return Estimate(x0 + self.zeta * state.t.inverse_alpha * state.published(norm_ascent(self, x0)))

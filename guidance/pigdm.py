@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..algebra.refusal import Refusal
+from ..diffusion.state import Estimate, State
 from ..operators.base import Operator
 from .base import Guidance
-from .state import Estimate, State
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,6 @@ class PiGDM(Guidance):
     jacobian: bool = True
 
     label = "Pi-GDM"
-    vjp_calls = 1
     whitens = True
 
     @property
@@ -60,13 +59,13 @@ class PiGDM(Guidance):
             return operator.pinv(y) - operator.pinv(operator.forward(state.x0))
         if not self.measurement.noisy:
             return operator.pinv(self.measurement.residual(state.x0))
-        ratio = self.measurement.noise.sigma**2 / state.spread(self.deviation)
+        ratio = self.measurement.noise.sigma**2 / state.white_variance(self.deviation)
         return operator.prox(state.x0, y, ratio) - state.x0
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         lifted = self.lift(state)
         if self.jacobian:
-            lifted = state.covariance(lifted) / state.spread(self.deviation)
+            lifted = state.covariance(lifted, last=True) / state.white_variance(self.deviation)
         return Estimate(x0 + lifted)
 
 
@@ -75,11 +74,10 @@ class PiGDMPublished(PiGDM):
     """Pi-GDM as published, with its after-step weight."""
 
     label = "Pi-GDM (published)"
-    vjp_calls = 1
 
     @property
     def latent(self) -> str:
         return "linearised" if self.measurement.operator.linear else "composed"
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
-        return Estimate(x0, state.t.alpha * state.pull_back(self.lift(state), self.jacobian, self.deviation))
+        return Estimate(x0, state.t.alpha * state.pull_back(self.lift(state), self.jacobian, self.deviation, True))

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..diffusion.state import Step
 from ..measurement.measurement import Measurement
 from .base import Guidance
-from .state import Estimate, State, Step
 
 
 def project(x_s: Tensor, measurement: Measurement, step: Step, weight: float = 1.0) -> Tensor:
@@ -26,7 +26,7 @@ def project(x_s: Tensor, measurement: Measurement, step: Step, weight: float = 1
     operator = measurement.operator
     noise = step.s.sigma * step.draw(x_s)
     residual = step.s.alpha * measurement.y + operator.forward(noise - x_s)
-    return x_s + weight * measurement.inverse(residual, step.s.bar)
+    return x_s + weight * measurement.inverse(residual, step.s.sigma_bar)
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,6 @@ class NoisedProjection(Guidance):
     label = "Noised projection"
     owns_transition = True
     needs = ("linear",)
-
-    def estimate(self, state: State, x0: Tensor) -> Estimate:
-        return Estimate(x0)
 
     def transition(self, x_s: Tensor, step: Step) -> Tensor:
         return project(x_s, self.measurement, step, self.weight)

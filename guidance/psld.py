@@ -24,11 +24,11 @@ from torch import Tensor
 from ..algebra.autograd import pulled_back, traced
 from ..algebra.norms import operator_norm, sample_norm
 from ..algebra.refusal import Refusal
-from ..algebra.streams import sample_generators, standard_normal
+from ..algebra.streams import Streams
+from ..diffusion.state import Estimate, State
 from ..measurement.decoded import Decoded
 from .base import Guidance
 from .dps import precision
-from .state import Estimate, State
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,6 @@ class PSLD(Guidance):
 
     label = "PSLD"
     jacobian = True
-    vjp_calls = 1
     latent = "only"
 
     def validate(self) -> None:
@@ -60,7 +59,7 @@ class PSLD(Guidance):
         """W and the W^2 / norm(W A)^2 of x*: x* = D + A^T W^2 / norm(W A)^2 (y - A D)."""
         pictures, y = self.measurement.operator.operator, self.measurement.y
         weight = precision(self.measurement)
-        probe = standard_normal(y.new_empty(len(y), *pictures.image_shape(y.shape)), sample_generators(0, len(y)))
+        probe = Streams(0, "PSLD", len(y)).normal(y.new_empty(len(y), *pictures.image_shape(y.shape)))
         norm = operator_norm(lambda x: pictures.adjoint(weight**2 * pictures.forward(x)), 1 + probe)
         share = torch.as_tensor(weight).pow(2) / norm.reshape(-1, *[1] * (y.ndim - 1))
         return weight, share
@@ -78,4 +77,4 @@ class PSLD(Guidance):
             return data + self.gamma * sample_norm(z - glued).sum()
 
         leaf, value = traced(loss, state.x0)
-        return Estimate(x0, -state.t.norm * state.vjp(pulled_back(value, leaf, torch.ones_like(value))))
+        return Estimate(x0, -state.t.vp_norm * state.vjp(pulled_back(value, leaf, torch.ones_like(value)), last=True))

@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..diffusion.state import Step
 from ..measurement.measurement import Measurement
 from .base import Guidance
-from .state import Estimate, State, Step
 
 #: residual that counts as none, image units; the published code's 1e-3 of pictures in [-1, 1]
 CLEAN = 5e-4
@@ -46,9 +46,6 @@ class ReSample(Guidance):
     label = "ReSample"
     owns_transition = True
     latent = "only"
-
-    def estimate(self, state: State, x0: Tensor) -> Estimate:
-        return Estimate(x0)
 
     def transition(self, x_s: Tensor, step: Step) -> Tensor:
         if step.s.sigma == 0:

@@ -20,8 +20,8 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from ..algebra.norms import sample_norm
+from ..diffusion.state import Estimate, State
 from .base import Guidance
-from .state import Estimate, State
 
 GammaSchedule = Literal["sigma", "constant"]
 GAMMA_SCHEDULES = get_args(GammaSchedule)
@@ -43,12 +43,12 @@ class ScoreALD(Guidance):
     needs = ("linear",)
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
-        if state.t.alpha < 1e-4:
+        if not state.t.inverse_alpha:  # nothing of the picture in the state
             return Estimate(x0)
-        variance = (state.t.sigma / state.t.alpha) ** 2
+        variance = (state.t.sigma * state.t.inverse_alpha) ** 2
         gamma2 = self.gamma**2 * (variance if self.schedule == "sigma" else 1.0)
         measurement = self.measurement
-        residual = measurement.residual(state.x_t / state.t.alpha)
+        residual = measurement.residual(state.x_t * state.t.inverse_alpha)
         return Estimate(x0 + variance * measurement.operator.adjoint(residual / (self.variance + gamma2)))
 
 
@@ -66,8 +66,8 @@ class ScoreALDNormalised(Guidance):
     needs = ("linear",)
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
-        if state.t.alpha < 1e-4:
+        if not state.t.inverse_alpha:  # nothing of the picture in the state
             return Estimate(x0)
-        x_bar = state.x_t / state.t.alpha
+        x_bar = state.x_t * state.t.inverse_alpha
         lifted = self.measurement.operator.adjoint(self.measurement.residual(x_bar))
         return Estimate(x0 + self.mse * sample_norm(state.x0 - x_bar) / sample_norm(lifted) * lifted)

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from ..diffusion.level import Level
+from ..diffusion.state import Estimate, State, Step
 from ..operators.spectral import pseudo_reciprocal
 from .base import Guidance
 from .ddnm import renoise
-from .state import Estimate, State, Step
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class SNIPS(Guidance):
 
     def _precision(self, s: Tensor, level: Level) -> Tensor:
         """q, infinite where the measurement is clean and 0 where there is none."""
-        ratio = s * level.bar
+        ratio = s * level.sigma_bar
         return torch.where(pseudo_reciprocal(s) == 0, 0.0, (ratio / self.measurement.noise.sigma) ** 2)
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:

@@ -23,10 +23,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..algebra.streams import sample_generators, standard_normal
+from ..diffusion.state import Estimate, State
 from .base import Guidance
 from .dps import norm_ascent
-from .state import Estimate, State
 
 DELTA = 0.1
 
@@ -47,16 +46,14 @@ class STSL(Guidance):
 
     label = "STSL"
     jacobian = True
-    vjp_calls = 1
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
-        paper = 2 / state.t.scale**2  # the units of DPS
-        pull = self.zeta * paper * norm_ascent(self, state.x0)
+        pull = self.zeta * state.published(norm_ascent(self, state.x0))
         if self.gamma == 0:
-            return Estimate(x0, state.t.norm * state.vjp(pull))
-        probe = standard_normal(x0, sample_generators(self.seed * 100003 + state.index, x0.shape[0]))
+            return Estimate(x0, state.vjp(pull, last=True))
+        probe = state.draw.of(f"STSL {self.seed}").normal(x0)
         delta = DELTA * state.t.sigma
-        spread = self.gamma / delta * state.tilt(probe)
-        ascent = state.vjp(pull + spread)
-        _, vjp = state.elsewhere(state.x_t + delta * probe)
-        return Estimate(x0, state.t.norm * (ascent - vjp(spread)))
+        spread = state.t.vp_norm * self.gamma / delta * state.tweedie(probe)
+        ascent = state.vjp(pull + spread, last=True)
+        _, vjp = state.prior.linearise(state.x_t + delta * probe, state.t)
+        return Estimate(x0, ascent - vjp(spread, last=True))

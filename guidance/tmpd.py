@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..diffusion.state import Estimate, State
 from .base import Guidance
-from .state import Estimate, State
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,6 @@ class TMPD(Guidance):
     """Moment matching with a diagonal covariance."""
 
     label = "TMPD"
-    vjp_calls = 2
     jacobian = True
     needs = ("linear", "noisy")
 
@@ -32,4 +31,4 @@ class TMPD(Guidance):
         operator, residual = self.measurement.operator, self.measurement.residual(state.x0)
         row_sums = operator.forward(state.covariance(operator.adjoint(torch.ones_like(residual))))
         w = residual / (row_sums.clamp_min(0) + self.variance)
-        return Estimate(x0 + state.covariance(operator.adjoint(w)))
+        return Estimate(x0 + state.covariance(operator.adjoint(w), last=True))

@@ -16,9 +16,10 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
+from ..algebra.streams import Streams
 from .autograd.gradients import static_clone
 from .run import ATTACHMENT, Guide, GuidedRun, attached_guides, refuse_transitions
-from .sampler import LISTENING
+from .sampler import LISTENING, streams
 from .step_list import require_steps
 from .steps import StepChange
 
@@ -50,25 +51,26 @@ class _Applied:
         stack: what ends with the run.
     """
 
-    def __init__(self, guider, sampler, sigmas: Tensor, noise: Tensor, stack: ExitStack):
-        self._guider, self._sampler, self._noise, self._stack = guider, sampler, noise, stack
+    def __init__(self, guider, sampler, sigmas: Tensor, noise: Tensor, seed: int, stack: ExitStack):
+        self._guider, self._sampler, self._noise, self._seed, self._stack = guider, sampler, noise, seed, stack
         self.sigmas = sigmas.tolist()
         self.sigmas += [0.0] if len(sigmas) == 1 else []  # some samplers ask all the same
-        self._run: GuidedRun | None = None
+        self._host: GuidedRun | None = None
 
-    def start(self) -> tuple[GuidedRun, StepChange]:
-        if self._run is None:
+    def start(self) -> tuple[GuidedRun, StepChange, Streams]:
+        if self._host is None:
             guides = attached_guides(self._guider.model_patcher)
-            self._run = self._stack.enter_context(GuidedRun(self._guider, guides, self._noise))
-            self._step_change = StepChange(self._sampler, self.sigmas, self._guider, self._run.level)
-        return self._run, self._step_change
+            self._host = self._stack.enter_context(GuidedRun(self._guider, guides, self._noise))
+            self._step_change = StepChange(self._sampler, self.sigmas, self._guider, self._host.level)
+            self._draw = streams(self._seed, self._noise)
+        return self._host, self._step_change, self._draw
 
 
 def _around_sampler(executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
     """Puts everything back however the sampler ends."""
     require_steps(sigmas.tolist())
     with ExitStack() as stack:
-        _RUNS[guider] = _Applied(guider, executor.class_obj, sigmas, noise, stack)
+        _RUNS[guider] = _Applied(guider, executor.class_obj, sigmas, noise, extra_args.get("seed") or 0, stack)
         try:
             return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
         finally:
@@ -81,21 +83,21 @@ def _around_prediction(executor, x: Tensor, timestep: Tensor, model_options: dic
     if guider not in _RUNS or guider in LISTENING:  # our own samplers listen by themselves, wrapped by another or not
         return executor(x, timestep, model_options or {}, seed)
     sigmas = _RUNS[guider].sigmas
-    run, step_change = _RUNS[guider].start()
-    sigma = float(timestep[0])
-    index = step_of(sigma, sigmas)
-    t, top, s = (run.level(value) for value in (sigma, sigmas[index], sigmas[index + 1]))
+    host, step_change, draw = _RUNS[guider].start()
+    if not host.blocks:
+        return executor(x, timestep, model_options or {}, seed)
 
-    def predict_x0(x_t: Tensor, level: Tensor, options: dict) -> Tensor:
+    def predict(x_t: Tensor, level: Tensor, options: dict) -> Tensor:
         return executor(x_t, level, options, seed)
 
-    if not run.blocks:
-        return predict_x0(x, timestep, model_options or {})
+    run = host.run(predict, sigmas, draw, model_options)
+    sigma = float(timestep[0])
+    index = step_of(sigma, sigmas)
+    t, s = host.level(sigma), run.levels[index + 1]
     with torch.no_grad():
-        u = run.space.to_native(x, t.alpha)
-        progress = index / (len(sigmas) - 1)
-        x0, shift, _ = run.estimate(predict_x0, u, t, s, progress, index, model_options)
-        return run.space.to_model(x0 + step_change(shift, sigma, top, s), 1.0)
+        x0, shift, _ = run.guided(host.space.to_native(x, t.alpha), t, s, index)
+        host.require_finite(x0 + shift, t, run.prior)
+        return host.space.to_model(x0 + step_change(shift, sigma, run.levels[index], s), 1.0)
 
 
 def step_of(sigma: float, sigmas: Sequence[float]) -> int:

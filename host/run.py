@@ -1,7 +1,7 @@
-"""One guided sampling run inside the host: the loaded MODEL as a conditional denoiser.
+"""One guided sampling run inside the host: the loaded MODEL as a prior, guided by the blocks that it is given.
 
-The host hands its sampler a callable (x, sigma) that gives the CFG'd denoised prediction. `GuidedRun` turns it into
-the conditional denoiser of our samplers, in the measurement's coordinates, with gradients where a block needs them.
+The host hands its sampler a callable (x, sigma) that gives the CFG'd denoised prediction. `GuidedRun` prepares the host
+for the run and puts everything back; `HostRun` is what our samplers get, in the measurement's coordinates.
 """
 
 from __future__ import annotations
@@ -10,22 +10,27 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import comfy.model_management
 import torch
 from torch import Tensor
 
+from ..algebra.autograd import pulled_back, traced
 from ..algebra.refusal import Refusal
+from ..algebra.streams import Streams
 from ..diffusion.level import Level
-from ..guidance.base import Guidance, combine, needs_jacobian, vjp_calls
-from ..guidance.state import Estimate, predict
+from ..diffusion.run import Run
+from ..diffusion.state import Estimate, Vjp
+from ..guidance.base import Guidance
 from .autograd.calls import DifferentiableCalls
 from .autograd.economy import is_out_of_memory
 from .autograd.gradients import GradientScope, normal_tree, static_weights
 from .autograd.memory import out_of_memory, reserve
 from .spaces.space import ModelSpace, schedule_of, space_of
 from .trace import Trace
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -62,18 +67,19 @@ def attached_guides(patcher) -> tuple[Guide, ...]:
 
 
 class GuidedRun:
-    """The conditional denoiser of one run; a context manager that leaves the host as it was.
+    """The host prepared for one run; a context manager that leaves it as it was.
 
     Args:
         guider: the host's guider (its `inner_model` is loaded, its `conds` are processed).
         guides: any number of blocks, none for unguided sampling.
         x: the state that the run starts from, `B C H W` in model coordinates.
+        jacobian: whether the sampler differentiates the model, whatever the blocks do.
 
     Raises:
         Refusal: when a guide does not fit the model or the size of x, before the first model call.
     """
 
-    def __init__(self, guider, guides: Sequence[Guide], x: Tensor):
+    def __init__(self, guider, guides: Sequence[Guide], x: Tensor, jacobian: bool = False):
         model = guider.inner_model
         guides = [guide for guide in guides if guide.block.active]
         if guides and x.ndim != 4:
@@ -84,12 +90,13 @@ class GuidedRun:
             raise Refusal("The guidance blocks use different VAEs; connect the same one to each.")
         self.space = space_of(model, next(iter(vaes.values()), None)) if guides else ModelSpace()
         self.blocks = [self._bind(guide, x) for guide in guides]
-        self.jacobian = any(block.jacobian for block in self.blocks)
-        self._trace = next((guide.trace for guide in guides if guide.trace is not None), None)
+        self.jacobian = jacobian or any(block.jacobian for block in self.blocks)
+        self.trace = next((guide.trace for guide in guides if guide.trace is not None), None)
+        self.calls: DifferentiableCalls | None = None
+        self.model_calls = 0
         self._decodes = bool(self.space.patchers())
-        self._guider = guider
+        self.guider = guider
         self._shape = tuple(x.shape)
-        self._model_calls = 0
         self._stack = ExitStack()
 
     def _bind(self, guide: Guide, x: Tensor) -> Guidance:
@@ -104,90 +111,131 @@ class GuidedRun:
             return self.space.bind(guide.block, tuple(x.shape)).to(x.device, x.dtype)
 
     def __enter__(self) -> GuidedRun:
-        if self._trace is not None:
-            self._trace.begin(self.blocks)
+        if self.trace is not None:
+            self.trace.begin(self.blocks)
         with self._stack as entering:
             if self.jacobian:
-                entering.enter_context(static_weights(self._guider))
-                self._guider.conds = normal_tree(self._guider.conds)
+                entering.enter_context(static_weights(self.guider))
+                self.guider.conds = normal_tree(self.guider.conds)
             if self.jacobian or self._decodes:
-                economy = reserve(self._guider, self._shape, self.space, self.jacobian)
+                economy = reserve(self.guider, self._shape, self.space, self.jacobian)
                 self.space.save(economy)
                 modules = [patcher.model for patcher in self.space.patchers()]
                 if self.jacobian:
-                    modules += [self._guider.inner_model, *(patcher.model for patcher in self._guider.loaded_models)]
-                self._calls = DifferentiableCalls(entering.enter_context(GradientScope(modules)), economy)
+                    modules += [self.guider.inner_model, *(patcher.model for patcher in self.guider.loaded_models)]
+                self.calls = DifferentiableCalls(entering.enter_context(GradientScope(modules)), economy)
             self._stack = entering.pop_all()
         return self
 
     def __exit__(self, *exc_info) -> None:
         self._stack.close()
         methods = ", ".join(block.label for block in self.blocks) or "unguided"
-        logging.info("posterior: %s, %d model calls", methods, self._model_calls)
+        logging.info("posterior: %s, %d model calls", methods, self.model_calls)
 
     def level(self, sigma: float) -> Level:
         """A value of the host's SIGMAS as a native noise level."""
         return self.space.level(self.schedule.level(sigma))
 
-    def estimate(
-        self,
-        predict_x0: Predict,
-        u: Tensor,
-        t: Level,
-        s: Level | None = None,
-        progress: float = 0.0,
-        index: int = 0,
-        model_options: dict | None = None,
-    ) -> Estimate:
-        """x0_hat(y) at the native state u.
+    def run(self, predict: Predict, sigmas: Sequence[float], draw: Streams, options: dict | None = None) -> HostRun:
+        """What a sampler gets.
 
         Args:
-            predict_x0: (x, sigma, model_options) to the host's denoised prediction, model coordinates.
-
-        A pass with a gradient that fails for want of memory is made again in a more sparing way.
+            predict: (x, sigma, model_options) to the host's denoised prediction, model coordinates.
+            options: the model options of its calls.
         """
+        levels = [self.level(sigma) for sigma in sigmas]
+        prior = HostPrior(self, predict, options or {})
+        return HostRun(prior, levels, self.blocks, draw, schedule=self.schedule, host=self)
+
+    def sparing(self, call: Callable[[], Value]) -> Value:
+        """What `call` gives; made again in a more sparing way when its gradient fails for want of memory."""
         while True:
             try:
-                return self._estimate(predict_x0, u, t, s, progress, index, model_options or {})
+                return call()
             except RuntimeError as error:
-                differentiates = self.jacobian or self._decodes
-                economy = self._calls.economy.after(error, u.shape[0], self._decodes) if differentiates else None
+                economy = self.calls and self.calls.economy.after(error, self._shape[0], self._decodes)
                 if economy is None:
-                    if differentiates and is_out_of_memory(error):
+                    if self.calls and is_out_of_memory(error):
                         raise out_of_memory() from error
                     raise
             # out here the error is gone, and the graph with it
-            self._calls.economy = economy
+            self.calls.economy = economy
             self.space.save(economy)
             comfy.model_management.soft_empty_cache()
             logging.info("posterior: the gradient pass is made again, %s", economy)
 
-    def _estimate(self, predict_x0: Predict, u: Tensor, t: Level, s, progress, index, options: dict) -> Estimate:
-        jacobian = needs_jacobian(self.blocks, progress, index)
-        if jacobian:
-            options = self._calls.options(options)
+    def require_finite(self, x0: Tensor, t: Level, prior: HostPrior) -> None:
+        """Stops a run that has gone astray, and says where it did."""
+        if torch.isfinite(x0).all():
+            return
+        source = "the guidance" if torch.isfinite(prior.x0).all() else "the model's own prediction"
+        raise FloatingPointError(
+            f"Sampling stopped at sigma {t.sigma * self.space.scale:.4g}: {source} is not a finite number; "
+            "lower the guidance strength, or use a higher precision for the model."
+        )
 
-        def denoiser(native: Tensor, level: Level) -> Tensor:
-            self._model_calls += 1
-            sigma = native.new_full((native.shape[0],), level.sigma * self.space.scale)
-            x0 = predict_x0(self.space.to_model(native, level.alpha), sigma, options)
-            return self.space.to_native(x0, 1.0)
 
-        if jacobian:
-            self._calls.verify(lambda x: denoiser(x, t), u, self._guider.inner_model, options)
-        calls = vjp_calls(self.blocks, progress, index)
-        state = predict(denoiser, u, t, jacobian, calls, s=s, progress=progress, index=index)
-        self._require_finite(state.x0, "the model's own prediction", t)
-        estimate = combine(self.blocks, state)
-        if self.blocks:
-            self._require_finite(estimate.x0 + estimate.shift, "the guidance", t)
-        if self._trace is not None:
-            self._trace.note(self.blocks, state.x0, estimate, t, s)
+class HostPrior:
+    """The loaded MODEL, unguided, in the measurement's coordinates.
+
+    Args:
+        host: the run that it belongs to.
+        predict, options: see `GuidedRun.run`.
+    """
+
+    def __init__(self, host: GuidedRun, predict: Predict, options: dict):
+        self._host, self._predict, self._options = host, predict, options
+        self.x0 = torch.zeros(())  # the last prediction
+
+    def __call__(self, x: Tensor, t: Level) -> Tensor:
+        self.x0 = self._x0(x, t, self._options)
+        return self.x0
+
+    def linearise(self, x: Tensor, t: Level) -> tuple[Tensor, Vjp]:
+        """A pass that fails for want of memory, forward or backward, is made again in a more sparing way."""
+
+        def forward() -> tuple[Tensor, Tensor]:
+            options = self._host.calls.options(self._options)
+            self._host.calls.verify(lambda u: self._x0(u, t, options), x, self._host.guider.inner_model, options)
+            return traced(lambda u: self._x0(u, t, options), x)
+
+        graph = self._host.sparing(forward)
+        self.x0 = graph[1].detach()
+
+        def vjp(v: Tensor, last: bool = False) -> Tensor:
+            nonlocal graph
+
+            def backward() -> Tensor:
+                nonlocal graph
+                leaf, x0 = graph or forward()
+                graph = None  # a pass that fails must not keep it
+                gradient = pulled_back(x0, leaf, v, keep=not last, apart=True)
+                graph = leaf, x0
+                return gradient
+
+            return self._host.sparing(backward)
+
+        return self.x0, vjp
+
+    def _x0(self, x: Tensor, t: Level, options: dict) -> Tensor:
+        self._host.model_calls += 1
+        space = self._host.space
+        sigma = x.new_full((x.shape[0],), t.sigma * space.scale)
+        return space.to_native(self._predict(space.to_model(x, t.alpha), sigma, options), 1.0)
+
+
+@dataclass
+class HostRun(Run):
+    """A run on the host's model.
+
+    Args:
+        host: the host, prepared.
+    """
+
+    host: GuidedRun | None = None
+
+    def guided(self, x: Tensor, t: Level, s: Level | None = None, index: int = 0) -> Estimate:
+        estimate = self.host.sparing(lambda: super(HostRun, self).guided(x, t, s, index))
+        if self.host.trace is not None and self.blocks:
+            self.host.trace.note(self.blocks, self.prior.x0, estimate, t, s)
         return estimate
-
-    def _require_finite(self, x0: Tensor, source: str, t: Level) -> None:
-        if not torch.isfinite(x0).all():
-            raise FloatingPointError(
-                f"Sampling stopped at sigma {t.sigma * self.space.scale:.4g}: {source} is not a finite number; "
-                "lower the guidance strength, or use a higher precision for the model."
-            )

@@ -1,6 +1,6 @@
 """The change of x0_hat that moves a step of any of the host's samplers as an after-step recipe asks.
 
-Published DPS and its kin add a shift to the state, x_s += norm_s shift, once a step. Inside a sampler of the host
+Published DPS and its kin add a shift to the state, x_s += vp_norm_s shift, once a step. Inside a sampler of the host
 guidance has only x0_hat to act on. Whatever the sampler (ancestral, SDE, multistep, CFG++, one that wraps another),
 its states are linear in the predictions that it is given, so how much of a change arrives is measured on the sampler
 itself: it runs on a row of numbers in place of a picture, and the k-th call of the model answers with the k-th unit
@@ -10,7 +10,7 @@ A recipe's shift is taken at the first call of a step, and its change is made at
 state, so that no call in between sees it. With M_ij the weight of the change of step j in the state at which step i
 begins, and f_i what is left of that state in the next one, step i takes the change
 
-    c_i = (norm_{i+1} shift_i + sum_{j<i} (f_i M_ij - M_{i+1,j}) c_j) / M_{i+1,i}
+    c_i = (vp_norm_{i+1} shift_i + sum_{j<i} (f_i M_ij - M_{i+1,j}) c_j) / M_{i+1,i}
 
 so that each shift is made once, and fades as the state does that it moved. The sum is what a multistep sampler would
 bring back of its past; it is empty for the others. A deterministic step of first order has
@@ -201,10 +201,10 @@ class StepChange:
             self._measure()
         response = self._response
         if response is None:
-            return shift * (s.norm / first_order(t, s))
+            return shift * (s.vp_norm / first_order(t, s))
         if k >= len(response.sigmas) or abs(response.sigmas[k] - sigma) > 0.01 * sigma:
             self._give_up("its calls of the model are others than before")
-            return shift * (s.norm / first_order(t, s))
+            return shift * (s.vp_norm / first_order(t, s))
         if k in response.begins:
             self._shift = shift
         if k not in response.acting:
@@ -219,7 +219,7 @@ class StepChange:
         response = self._response
         if abs(response.weight[i]) < _NOTHING:  # no step
             return 0.0
-        target = self._level(response.ends[i]).norm * shift
+        target = self._level(response.ends[i]).vp_norm * shift
         past = response.past[i].tolist()
         return (target + sum(past[j] * change for j, change in self._changes.items() if past[j])) / response.weight[i]
 
@@ -234,7 +234,7 @@ class StepChange:
         except Exception as error:  # whatever a sampler of another pack raises, the run goes on
             self._give_up(str(error) or type(error).__name__)
             return
-        size = torch.tensor([self._level(end).norm for end in response.ends], dtype=torch.float64)
+        size = torch.tensor([self._level(end).vp_norm for end in response.ends], dtype=torch.float64)
         usual = (size / torch.tensor(response.weight, dtype=torch.float64).abs().clamp_min(_NOTHING))[None]
         response.past[(response.past.abs() * usual) < _LITTLE * size[:, None]] = 0.0
         self._response = response

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..diffusion.level import Level
+from ..diffusion.state import Estimate
 from ..guidance.base import Guidance
-from ..guidance.state import Estimate
 from .steps import first_order
 
 _CLEAN = Level(1.0, 0.0)
@@ -49,6 +49,6 @@ class Trace:
     @torch.no_grad()
     def note(self, blocks: Sequence[Guidance], x0: Tensor, estimate: Estimate, t: Level, s: Level | None) -> None:
         """x0: x0_hat without guidance, at t in a step to s."""
-        after = estimate.x0 + estimate.shift * ((s or _CLEAN).norm / first_order(t, s or _CLEAN))
+        after = estimate.x0 + estimate.shift * ((s or _CLEAN).vp_norm / first_order(t, s or _CLEAN))
         misfit = [block.measurement.agreement(after).mean().item() for block in blocks]
         self.rows.append(Row(t.sigma * t.scale, misfit, (after - x0).square().mean().sqrt().item()))

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from ..algebra.moved import moved
 from ..algebra.refusal import Refusal
-from ..algebra.streams import sample_generators, standard_normal
+from ..algebra.streams import Streams
 
 #: standard deviation of rounding to 8 bits, 1 / (255 sqrt 12): no pixel of a picture is known better
 ROUNDING = 1 / (255 * 12**0.5)
+#: what the random numbers of simulated measurements are for
+MEASURING = "measuring"
 
 
 class Noise(ABC):
@@ -87,7 +89,7 @@ class GaussianNoise(Noise):
             raise Refusal("The noise level is negative; use 0 for a clean measurement.")
 
     def sample(self, clean: Tensor, seed: int) -> Tensor:
-        return clean + self.sigma * standard_normal(clean, sample_generators(seed, clean.shape[0]))
+        return clean + self.sigma * Streams(seed, MEASURING, len(clean)).normal(clean)
 
     def deviation(self, clean: Tensor) -> float | Tensor:
         return self.sigma
@@ -137,10 +139,9 @@ class PoissonNoise(Noise):
             raise Refusal("The noise level is negative; use 0 for a clean measurement.")
 
     def sample(self, clean: Tensor, seed: int) -> Tensor:
-        streams = sample_generators(seed, clean.shape[0])
-        rates = (clean / self.gain).clamp_min(0).cpu().float()
-        photons = torch.stack([torch.poisson(rate, stream) for rate, stream in zip(rates, streams, strict=True)])
-        return self.gain * photons.to(clean) + self.sigma * standard_normal(clean, streams)
+        streams = Streams(seed, MEASURING, len(clean))
+        photons = streams.poisson((clean / self.gain).clamp_min(0))
+        return self.gain * photons + self.sigma * streams.normal(clean)
 
     def deviation(self, clean: Tensor) -> Tensor:
         return (self.gain * clean.clamp_min(self.gain) + self.sigma**2).sqrt()

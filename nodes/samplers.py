@@ -10,7 +10,7 @@ from ..guidance.auto import automatic
 from ..host.apply import apply_guidance
 from ..host.models.pixel_model import needs_prompt
 from ..host.run import Guide
-from ..host.sampler import annealed_sampler, guided_ddim_sampler
+from ..host.sampler import GuidedSampler
 from ..host.solve import (
     STARTS,
     can_restore,
@@ -22,7 +22,8 @@ from ..host.solve import (
     start_latent,
 )
 from ..host.spaces.vae import is_latent_vae
-from ..samplers.ddim import NOISE_RULES
+from ..samplers.annealed import AnnealedRestoration
+from ..samplers.ddim import NOISE_RULES, GuidedDDIM
 from .priors import UNCONDITIONAL
 from .report import fit_in_words, losses_in_words, paragraphs, spoken
 from .sockets import Guidance, Measurement, picture
@@ -75,8 +76,8 @@ class GuidedDDIMNode(io.ComfyNode):
     def execute(
         cls, amount, noise_rule, guidance=None, repeats=1, jump=10, travel_start=0.0, travel_end=1.0
     ) -> io.NodeOutput:
-        sampler = guided_ddim_sampler(guidance or (), amount, noise_rule, repeats, jump, travel_start, travel_end)
-        return io.NodeOutput(sampler)
+        sampler = GuidedDDIM(amount, noise_rule, repeats, jump, travel_start, travel_end)
+        return io.NodeOutput(GuidedSampler(guidance or (), sampler))
 
 
 class AnnealedRestorationNode(io.ComfyNode):
@@ -96,7 +97,7 @@ class AnnealedRestorationNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, guidance=()) -> io.NodeOutput:
-        return io.NodeOutput(annealed_sampler(guidance or ()))
+        return io.NodeOutput(GuidedSampler(guidance or (), AnnealedRestoration()))
 
 
 class RestorationSigmasNode(io.ComfyNode):
@@ -232,12 +233,12 @@ class SolveNode(io.ComfyNode):
                 guides = (Guide(block, vae),)
         restore = estimate == "restoration" and can_restore(guides, vae)
         if restore:
-            sampler, sigmas, batch_size = annealed_sampler(guides), restoration_sigmas_for(measurement, steps), 1
+            sampler, sigmas, batch_size = AnnealedRestoration(), restoration_sigmas_for(measurement, steps), 1
         else:
-            sampler, sigmas = guided_ddim_sampler(guides, 1.0, "eta"), sampling_sigmas(model, steps)
+            sampler, sigmas = GuidedDDIM(1.0), sampling_sigmas(model, steps)
         latent = start_latent(measurement, "smooth" if restore else "noise", batch_size, vae)
         positive, negative = positive or UNCONDITIONAL, negative or UNCONDITIONAL
-        samples = run_sampler(model, sampler, sigmas, latent, positive, negative, cfg, seed, noisy=not restore)
+        samples = run_sampler(model, GuidedSampler(guides, sampler), sigmas, latent, positive, negative, cfg, seed, noisy=not restore)
         images = decode(samples, measurement.image_shape, vae)
         mean = images.mean(0, keepdim=True) if len(measurement.y) == 1 else images
         fit = measurement.agreement(images.cpu())

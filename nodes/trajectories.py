@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 from comfy_api.latest import io
 
-from ..host.sampler import OdeSolver, SdeSolver, langevin_sampler, ode_sampler, predictor_corrector_sampler, sde_sampler
+from ..diffusion.schedule import AXES
+from ..host.sampler import GuidedSampler
+from ..samplers.base import Sampler
+from ..samplers.ddim import GuidedDDIM
+from ..samplers.dpm import DPMSolver
+from ..samplers.heun import Heun
+from ..samplers.langevin import AnnealedLangevin, PredictorCorrector
+from ..samplers.maruyama import EulerMaruyama
 from .samplers import CATEGORY
 from .sockets import Guidance
+
+ODE_SOLVERS: dict[str, Sampler] = {"DPM-Solver++ 2M": DPMSolver(), "Heun": Heun(), "Euler": GuidedDDIM()}
+SDE_SOLVERS: dict[str, Sampler] = {
+    "DPM-Solver++ 2M": DPMSolver(stochastic=True),
+    **{f"Euler-Maruyama {name}": EulerMaruyama(axis) for name, axis in AXES.items()},
+}
 
 
 def sampler_schema(node_id: str, display_name: str, description: str, *inputs: io.Input) -> io.Schema:
@@ -31,7 +42,7 @@ class GuidedODENode(io.ComfyNode):
             "PosteriorGuidedODE", "Guided ODE Sampler",
             "No fresh noise: the same seed gives the same picture, smoothly. Few steps are enough, 15 to 30.",
             io.Combo.Input(
-                "solver", options=list(get_args(OdeSolver)), default="DPM-Solver++ 2M",
+                "solver", options=list(ODE_SOLVERS), default="DPM-Solver++ 2M",
                 tooltip="DPM-Solver++ 2M: accurate at one model call a step. Heun: two calls a step, steadier. Euler: the "
                 "plain one, DDIM. Start with DPM-Solver++ 2M.",
             ),
@@ -39,7 +50,7 @@ class GuidedODENode(io.ComfyNode):
 
     @classmethod
     def execute(cls, solver, guidance=None) -> io.NodeOutput:
-        return io.NodeOutput(ode_sampler(guidance or (), solver))
+        return io.NodeOutput(GuidedSampler(guidance or (), ODE_SOLVERS[solver]))
 
 
 class GuidedSDENode(io.ComfyNode):
@@ -49,7 +60,7 @@ class GuidedSDENode(io.ComfyNode):
             "PosteriorGuidedSDE", "Guided SDE Sampler",
             "Fresh noise in each step, which corrects earlier errors and gives a more faithful spread of samples.",
             io.Combo.Input(
-                "solver", options=list(get_args(SdeSolver)), default="DPM-Solver++ 2M",
+                "solver", options=list(SDE_SOLVERS), default="DPM-Solver++ 2M",
                 tooltip="DPM-Solver++ 2M: good from 30 steps on. Euler-Maruyama: the textbook scheme on the VE, VP or flow "
                 "time axis, for studies; needs 200 steps or more. Start with DPM-Solver++ 2M.",
             ),
@@ -57,7 +68,7 @@ class GuidedSDENode(io.ComfyNode):
 
     @classmethod
     def execute(cls, solver, guidance=None) -> io.NodeOutput:
-        return io.NodeOutput(sde_sampler(guidance or (), solver))
+        return io.NodeOutput(GuidedSampler(guidance or (), SDE_SOLVERS[solver]))
 
 
 class AnnealedLangevinNode(io.ComfyNode):
@@ -79,7 +90,7 @@ class AnnealedLangevinNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, corrections, step_size, guidance=None) -> io.NodeOutput:
-        return io.NodeOutput(langevin_sampler(guidance or (), corrections, step_size))
+        return io.NodeOutput(GuidedSampler(guidance or (), AnnealedLangevin(corrections, step_size)))
 
 
 class PredictorCorrectorNode(io.ComfyNode):
@@ -104,7 +115,7 @@ class PredictorCorrectorNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, eta, corrections, snr, guidance=None) -> io.NodeOutput:
-        return io.NodeOutput(predictor_corrector_sampler(guidance or (), eta, corrections, snr))
+        return io.NodeOutput(GuidedSampler(guidance or (), PredictorCorrector(corrections, snr, eta)))
 
 
 NODES = [GuidedODENode, GuidedSDENode, AnnealedLangevinNode, PredictorCorrectorNode]

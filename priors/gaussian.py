@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..algebra.streams import sample_generators, standard_normal
+from ..algebra.streams import Streams
 from ..measurement.measurement import Measurement
 from ..operators.base import Operator
 
@@ -73,7 +73,7 @@ class GaussianPrior(ABC):
 
     def sample(self, count: int, seed: int) -> Tensor:
         """`count` independent draws of x_0; sample i depends on the seed and on i only."""
-        z = standard_normal(self.mean.expand(count, *self.mean.shape), sample_generators(seed, count))
+        z = Streams(seed, "prior", count).normal(self.mean.expand(count, *self.mean.shape))
         return self.mean + self.filter(z, torch.sqrt)
 
     @abstractmethod

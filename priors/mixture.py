@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..algebra.streams import sample_generators
+from ..algebra.streams import Streams
 from ..measurement.measurement import Measurement
 from .gaussian import Gaussian, GaussianPrior
 
@@ -75,8 +75,8 @@ class GaussianMixture:
 
     def sample(self, count: int, seed: int) -> Tensor:
         """`count` independent draws of x_0; sample i depends on the seed and on i only."""
-        weights = self.weights.double().cpu()
-        chosen = [int(torch.multinomial(weights, 1, generator=g)) for g in sample_generators(~seed, count)]
+        bounds, uniform = self.weights.double().cpu().cumsum(0), Streams(seed, "component", count).uniform()[:, 0]
+        chosen = torch.searchsorted(bounds[:-1], bounds[-1] * uniform).tolist()
         draws = {k: self.components[k].sample(count, seed) for k in set(chosen)}
         return torch.stack([draws[k][i] for i, k in enumerate(chosen)])
 

@@ -9,25 +9,23 @@ back-projection A^+ y), at a moderate sigma.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..diffusion.level import Level
-from ..guidance.state import Estimate
+from ..diffusion.run import Run
+from .base import Sampler
 
 
-def annealed_restoration(
-    model: Callable[..., Estimate],
-    x: Tensor,
-    levels: Sequence[Level],
-    callback: Callable[[int, Tensor, Tensor], None] | None = None,
-) -> Tensor:
-    """The restored picture. Arguments as in `guided_ddim`; x is the start, scaled by alpha of the first level."""
-    steps = len(levels) - 1
-    for i, (t, s) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
-        x0, shift, _ = model(x, t, s, i / steps, i)
-        if callback is not None:
-            callback(i, x, x0)
-        x = s.alpha * x0 + s.norm * shift
-    return x
+@dataclass(frozen=True)
+class AnnealedRestoration(Sampler):
+    """x_T is the start, scaled by alpha of the first level."""
+
+    label = "Annealed restoration"
+
+    def __call__(self, run: Run, x: Tensor) -> Tensor:
+        for i, t, s in run.walk:
+            x0, shift, _ = run.guided(x, t, s, i)
+            run.report(i, x, x0, t)
+            x = s.alpha * x0 + s.vp_norm * shift
+        return x

@@ -17,17 +17,17 @@ to t by the forward process and takes the steps again, so that what was filled i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from ..algebra.streams import standard_normal
 from ..diffusion.level import Level
-from ..guidance.base import Guidance, transit
+from ..diffusion.run import Run
+from ..diffusion.state import Step
 from ..guidance.dsg import turned
-from ..guidance.state import Estimate, Step
+from .base import Sampler
 
 NoiseRule = Literal["eta", "zeta", "varsigma"]
 NOISE_RULES = get_args(NoiseRule)
@@ -67,49 +67,40 @@ def noised(x: Tensor, s: Level, t: Level, z: Tensor) -> Tensor:
     return ratio * x + math.sqrt(max(t.sigma**2 - (ratio * s.sigma) ** 2, 0.0)) * z
 
 
-def guided_ddim(
-    model: Callable[..., Estimate],
-    x: Tensor,
-    levels: Sequence[Level],
-    amount: float = 0.0,
-    rule: NoiseRule = "eta",
-    generators: list[torch.Generator] | None = None,
-    transitions: Sequence[Guidance] = (),
-    callback: Callable[[int, Tensor, Tensor], None] | None = None,
-    path: Sequence[int] | None = None,
-) -> Tensor:
-    """Samples x_0 from x_T by DDIM steps with a guided prior.
+@dataclass(frozen=True)
+class GuidedDDIM(Sampler):
+    """DDIM steps with a guided prior, in which blocks have a say.
 
     Args:
-        model: `(x_t, t, s, progress, index) -> Estimate`, the conditional denoiser.
-        x: x_T at levels[0], `B C H W`.
-        levels: the noise levels, falling; the last is usually (1, 0).
         amount: eta, zeta or varsigma, as `rule` says.
-        generators: one random stream per sample (CPU); needed where v > 0, and by transitions that draw.
-        transitions: blocks that have a say in the step itself.
-        callback: called as (i, x_t, x0_hat(y)) after each model call; with a longer path i goes up more slowly.
-        path: the levels to visit one after the other, see `time_travel`; all of them in turn by default.
-
-    Returns:
-        The state at the last level.
+        rule: how much fresh noise a step takes.
+        repeats: how often each stretch of time travel is taken; 1 is a plain path.
+        jump: steps in a stretch, >= 1.
+        start, end: shares of the sampling between which stretches that begin there are repeated.
     """
-    steps = len(levels) - 1
 
-    def draw(like: Tensor) -> Tensor:
-        return standard_normal(like, generators)
+    amount: float = 0.0
+    rule: NoiseRule = "eta"
+    repeats: int = 1
+    jump: int = 10
+    start: float = 0.0
+    end: float = 1.0
 
-    path = range(steps + 1) if path is None else path
-    for k, (i, j) in enumerate(zip(path[:-1], path[1:], strict=True)):
-        t, s = levels[i], levels[j]
-        if j < i:
-            x = noised(x, t, s, draw(x))
-            continue
-        x0, shift, ascent = model(x, t, s, i / steps, i)
-        if callback is not None:
-            callback(k * steps // (len(path) - 1), x, x0)
-        eps = (x - t.alpha * x0) / t.sigma
-        v = fresh_noise(t, s, amount, rule)
-        z = turned(draw(x), ascent) if v > 0 else torch.zeros_like(x)
-        x = s.alpha * x0 + math.sqrt(s.sigma**2 - v**2) * eps + v * z + s.norm * shift
-        x = transit(transitions, x, Step(t, s, x0, eps, v, z, draw, i / steps, i))
-    return x
+    label = "Guided DDIM"
+    transitions = True
+
+    def __call__(self, run: Run, x: Tensor) -> Tensor:
+        path = time_travel(run.steps, self.jump, self.repeats, self.start, self.end)
+        for k, (i, j) in enumerate(zip(path[:-1], path[1:], strict=True)):
+            t, s = run.levels[i], run.levels[j]
+            if j < i:
+                x = noised(x, t, s, run.draw.normal(x))
+                continue
+            x0, shift, ascent = run.guided(x, t, s, i)
+            run.report(k * run.steps // (len(path) - 1), x, x0, t)
+            eps = (x - t.alpha * x0) / t.sigma
+            v = fresh_noise(t, s, self.amount, self.rule)
+            z = turned(run.draw.normal(x), ascent) if v > 0 else torch.zeros_like(x)
+            x = s.alpha * x0 + math.sqrt(s.sigma**2 - v**2) * eps + v * z + s.vp_norm * shift
+            x = run.transit(x, Step(t, s, x0, eps, v, z, run.draw.normal, i / run.steps, i))
+        return x

@@ -14,41 +14,38 @@ The first step, and one to sigma = 0, take D = x0_hat: DDIM with eta = 0 and eta
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from ..algebra.streams import standard_normal
-from ..diffusion.level import Level
-from ..guidance.state import Estimate
+from ..diffusion.run import Run
+from .base import Sampler
 
 
-def dpm_solver(
-    model: Callable[..., Estimate],
-    x: Tensor,
-    levels: Sequence[Level],
-    stochastic: bool = False,
-    generators: list[torch.Generator] | None = None,
-    callback: Callable[[int, Tensor, Tensor], None] | None = None,
-) -> Tensor:
-    """x at the last level; of second order in the steps. Arguments as in `guided_ddim`.
+@dataclass(frozen=True)
+class DPMSolver(Sampler):
+    """DPM-Solver++ 2M, of second order in the steps.
 
     Args:
-        stochastic: the SDE instead of the ODE; needs `generators`.
+        stochastic: the SDE instead of the ODE.
     """
-    steps, order = len(levels) - 1, 2 if stochastic else 1
-    before, h_before = None, math.inf
-    for i, (t, s) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
-        x0, shift, _ = model(x, t, s, i / steps, i)
-        if callback is not None:
-            callback(i, x, x0)
-        r = t.alpha * s.sigma / (s.alpha * t.sigma) if s.sigma else 0.0
-        h = -math.log(r) if r else math.inf
-        bend = h / (2 * h_before) if math.isfinite(h) and math.isfinite(h_before) else 0.0
-        target = x0 + bend * (x0 - before) if bend else x0
-        before, h_before = x0, h
-        x = (s.sigma / t.sigma) * r ** (order - 1) * x + s.alpha * (1 - r**order) * target + s.norm * shift
-        if stochastic and s.sigma:
-            x = x + s.sigma * math.sqrt(1 - r**2) * standard_normal(x, generators)
-    return x
+
+    stochastic: bool = False
+
+    label = "DPM-Solver++ 2M"
+
+    def __call__(self, run: Run, x: Tensor) -> Tensor:
+        order = 2 if self.stochastic else 1
+        before, h_before = None, math.inf
+        for i, t, s in run.walk:
+            x0, shift, _ = run.guided(x, t, s, i)
+            run.report(i, x, x0, t)
+            r = t.alpha * s.sigma / (s.alpha * t.sigma) if s.sigma else 0.0
+            h = -math.log(r) if r else math.inf
+            bend = h / (2 * h_before) if math.isfinite(h) and math.isfinite(h_before) else 0.0
+            target = x0 + bend * (x0 - before) if bend else x0
+            before, h_before = x0, h
+            x = (s.sigma / t.sigma) * r ** (order - 1) * x + s.alpha * (1 - r**order) * target + s.vp_norm * shift
+            if self.stochastic and s.sigma:
+                x = x + s.sigma * math.sqrt(1 - r**2) * run.draw.normal(x)
+        return x

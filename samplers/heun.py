@@ -10,34 +10,32 @@ where the prediction at s is made at the Euler step, which is DDIM with eta = 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..diffusion.level import Level
-from ..guidance.state import Estimate
+from ..diffusion.run import Run
+from .base import Sampler
 
 
-def heun(
-    model: Callable[..., Estimate],
-    x: Tensor,
-    levels: Sequence[Level],
-    callback: Callable[[int, Tensor, Tensor], None] | None = None,
-) -> Tensor:
-    """x at the last level, two model calls a step; of second order. Arguments as in `guided_ddim`.
+@dataclass(frozen=True)
+class Heun(Sampler):
+    """Two model calls a step; of second order.
 
     The recipes that shift the state after a step act once, at the first of the two calls.
     """
-    steps = len(levels) - 1
-    for i, (t, s) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
-        x0, shift, _ = model(x, t, s, i / steps, i)
-        if callback is not None:
-            callback(i, x, x0)
-        eps = (x - t.alpha * x0) / t.sigma
-        euler = s.alpha * x0 + s.sigma * eps
-        if s.sigma:
-            ahead, _, _ = model(euler, s, levels[min(i + 2, steps)], i / steps, i)
-            turn = (euler - s.alpha * ahead) / s.sigma - eps
-            euler = euler + 0.5 * ((s.alpha - t.alpha) * (ahead - x0) + (s.sigma - t.sigma) * turn)
-        x = euler + s.norm * shift
-    return x
+
+    label = "Heun"
+
+    def __call__(self, run: Run, x: Tensor) -> Tensor:
+        for i, t, s in run.walk:
+            x0, shift, _ = run.guided(x, t, s, i)
+            run.report(i, x, x0, t)
+            eps = (x - t.alpha * x0) / t.sigma
+            euler = s.alpha * x0 + s.sigma * eps
+            if s.sigma:
+                ahead, _, _ = run.guided(euler, s, run.levels[min(i + 2, run.steps)], i)
+                turn = (euler - s.alpha * ahead) / s.sigma - eps
+                euler = euler + 0.5 * ((s.alpha - t.alpha) * (ahead - x0) + (s.sigma - t.sigma) * turn)
+            x = euler + s.vp_norm * shift
+        return x

@@ -16,86 +16,79 @@ Both end with a denoising step to the last level.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ..algebra.norms import sample_norm
-from ..algebra.streams import standard_normal
 from ..diffusion.level import Level
-from ..guidance.state import Estimate
+from ..diffusion.run import Run
+from ..diffusion.state import Estimate
+from .base import Sampler
 from .ddim import fresh_noise
-
-Model = Callable[..., Estimate]
-Callback = Callable[[int, Tensor, Tensor], None]
 
 
 def langevin_step(x: Tensor, t: Level, estimate: Estimate, size: float | Tensor, z: Tensor) -> Tensor:
     """One step of relative size rho = `size`, a number or one per sample."""
     x0, shift, _ = estimate
-    return x + size * (t.alpha * x0 - x) + (2 * size) ** 0.5 * t.sigma * z + t.norm * shift
+    return x + size * (t.alpha * x0 - x) + (2 * size) ** 0.5 * t.sigma * z + t.vp_norm * shift
 
 
-def annealed_langevin(
-    model: Model,
-    x: Tensor,
-    levels: Sequence[Level],
-    corrections: int = 5,
-    size: float = 0.1,
-    generators: list[torch.Generator] | None = None,
-    callback: Callback | None = None,
-) -> Tensor:
-    """x at the last level after `corrections` Langevin steps at each of the others. Arguments as in `guided_ddim`.
+@dataclass(frozen=True)
+class AnnealedLangevin(Sampler):
+    """Langevin steps at each level but the last.
 
     Args:
         corrections: steps at each level, >= 1.
         size: rho, in (0, 1); the stationary variance is off by a factor of up to 1 / (1 - rho / 2).
     """
-    steps = len(levels) - 1
-    for i, (t, s) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
-        for _ in range(corrections):
-            estimate = model(x, t, s, i / steps, i)
-            x = langevin_step(x, t, estimate, size, standard_normal(x, generators))
-        if callback is not None:
-            callback(i, x, estimate.x0)
-        if i == steps - 1:
-            x = s.alpha * model(x, t, s, i / steps, i).x0 + s.sigma * standard_normal(x, generators)
-        elif t.alpha == 0:  # a state without a picture has nothing to carry
-            x = s.alpha * estimate.x0 + s.sigma * standard_normal(x, generators)
-        else:
-            x = x * (s.alpha / t.alpha)
-    return x
+
+    corrections: int = 5
+    size: float = 0.1
+
+    label = "Annealed Langevin"
+
+    def __call__(self, run: Run, x: Tensor) -> Tensor:
+        for i, t, s in run.walk:
+            for _ in range(self.corrections):
+                estimate = run.guided(x, t, s, i)
+                x = langevin_step(x, t, estimate, self.size, run.draw.normal(x))
+            run.report(i, x, estimate.x0, t)
+            if i == run.steps - 1:
+                x = s.alpha * run.guided(x, t, s, i).x0 + s.sigma * run.draw.normal(x)
+            elif t.alpha == 0:  # a state without a picture has nothing to carry
+                x = s.alpha * estimate.x0 + s.sigma * run.draw.normal(x)
+            else:
+                x = x * (s.alpha / t.alpha)
+        return x
 
 
-def predictor_corrector(
-    model: Model,
-    x: Tensor,
-    levels: Sequence[Level],
-    corrections: int = 1,
-    snr: float = 0.16,
-    amount: float = 1.0,
-    generators: list[torch.Generator] | None = None,
-    callback: Callback | None = None,
-) -> Tensor:
-    """x at the last level; 1 + `corrections` model calls a step. Arguments as in `guided_ddim`.
+@dataclass(frozen=True)
+class PredictorCorrector(Sampler):
+    """1 + `corrections` model calls a step.
 
     Args:
         corrections: Langevin steps after each predictor step, but for the last.
         snr: their signal-to-noise ratio, > 0. The rule relies on norms that hardly vary, as those of pictures.
         amount: eta of the predictor.
     """
-    steps = len(levels) - 1
-    for i, (t, s) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
-        x0, shift, _ = model(x, t, s, i / steps, i)
-        if callback is not None:
-            callback(i, x, x0)
-        v = fresh_noise(t, s, amount)
-        x = s.alpha * x0 + math.sqrt(s.sigma**2 - v**2) / t.sigma * (x - t.alpha * x0) + s.norm * shift
-        if v > 0:
-            x = x + v * standard_normal(x, generators)
-        for _ in range(corrections if s.sigma else 0):
-            estimate, z = model(x, s, s, i / steps, i), standard_normal(x, generators)
-            size = 2 * (snr * s.sigma * sample_norm(z) / sample_norm(s.alpha * estimate.x0 - x)) ** 2
-            x = langevin_step(x, s, estimate, size.clamp(max=1.0), z)
-    return x
+
+    corrections: int = 1
+    snr: float = 0.16
+    amount: float = 1.0
+
+    label = "Predictor-corrector"
+
+    def __call__(self, run: Run, x: Tensor) -> Tensor:
+        for i, t, s in run.walk:
+            x0, shift, _ = run.guided(x, t, s, i)
+            run.report(i, x, x0, t)
+            v = fresh_noise(t, s, self.amount)
+            x = s.alpha * x0 + math.sqrt(s.sigma**2 - v**2) / t.sigma * (x - t.alpha * x0) + s.vp_norm * shift
+            if v > 0:
+                x = x + v * run.draw.normal(x)
+            for _ in range(self.corrections if s.sigma else 0):
+                estimate, z = run.guided(x, s, s, i), run.draw.normal(x)
+                size = 2 * (self.snr * s.sigma * sample_norm(z) / sample_norm(s.alpha * estimate.x0 - x)) ** 2
+                x = langevin_step(x, s, estimate, size.clamp(max=1.0), z)
+        return x

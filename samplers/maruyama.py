@@ -11,44 +11,41 @@ infinite, and to sigma = 0, where the score is, are made by ancestral DDIM.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from ..algebra.streams import standard_normal
-from ..diffusion.level import Level
-from ..diffusion.schedule import Axis
-from ..guidance.state import Estimate
+from ..diffusion.run import Run
+from ..diffusion.schedule import AXES, Axis
+from .base import Sampler
 
 
-def euler_maruyama(
-    model: Callable[..., Estimate],
-    x: Tensor,
-    levels: Sequence[Level],
-    axis: Axis,
-    generators: list[torch.Generator],
-    callback: Callable[[int, Tensor, Tensor], None] | None = None,
-) -> Tensor:
-    """x at the last level; of weak order one. Arguments as in `guided_ddim`.
+@dataclass(frozen=True)
+class EulerMaruyama(Sampler):
+    """The textbook scheme, of weak order one.
 
     Args:
         axis: where the SDE lives; levels are taken over by their sigma / alpha, and the state is rescaled.
     """
-    steps = len(levels) - 1
-    for i, (t, s) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
-        x0, shift, _ = model(x, t, s, i / steps, i)
-        if callback is not None:
-            callback(i, x, x0)
-        if t.alpha == 0 or s.sigma == 0:
-            x = s.alpha * x0 + s.norm * shift
-            if s.sigma:
-                x = x + s.sigma * standard_normal(x, generators)
-            continue
-        now, then = (axis.time(level.scale * level.sigma / level.alpha) for level in (t, s))
-        h, alpha, g2 = now - then, axis.alpha(now), axis.g2(now)
-        u = x * (alpha / t.alpha)
-        drift = axis.f(now) * u - g2 / axis.sigma(now) ** 2 * (alpha * x0 - u)
-        u = u - h * drift + math.sqrt(g2 * h) / t.scale * standard_normal(x, generators)
-        x = u * (s.alpha / axis.alpha(then)) + s.norm * shift
-    return x
+
+    axis: Axis = AXES["VE"]
+
+    label = "Euler-Maruyama"
+
+    def __call__(self, run: Run, x: Tensor) -> Tensor:
+        axis = self.axis
+        for i, t, s in run.walk:
+            x0, shift, _ = run.guided(x, t, s, i)
+            run.report(i, x, x0, t)
+            if t.alpha == 0 or s.sigma == 0:
+                x = s.alpha * x0 + s.vp_norm * shift
+                if s.sigma:
+                    x = x + s.sigma * run.draw.normal(x)
+                continue
+            now, then = (axis.time(level.scale * level.sigma / level.alpha) for level in (t, s))
+            h, alpha, g2 = now - then, axis.alpha(now), axis.g2(now)
+            u = x * (alpha / t.alpha)
+            drift = axis.f(now) * u - g2 / axis.sigma(now) ** 2 * (alpha * x0 - u)
+            u = u - h * drift + math.sqrt(g2 * h) / t.scale * run.draw.normal(x)
+            x = u * (s.alpha / axis.alpha(then)) + s.vp_norm * shift
+        return x

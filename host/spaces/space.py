@@ -14,7 +14,7 @@ from ...algebra.refusal import Refusal
 from ...diffusion.level import Level
 from ...diffusion.schedule import Schedule
 from ...guidance.base import Guidance
-from ...guidance.decoded import decoded
+from ...guidance.latent import decoded
 from ..autograd.economy import Economy
 from .vae import Autoencoder, decoder_graph_memory, is_latent_vae, picture_ratio, static_vae
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..diffusion.level import Level
+from ..diffusion.state import Estimate, State
 from ..measurement.decoded import Codec, Decoded, Linearised
 from .base import Guidance
-from .state import Estimate, State
 
 
 @dataclass(frozen=True)
