@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import azula.denoise
 import azula.guidance
@@ -32,7 +33,9 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from ..diffusion.level import Level
-from ..guidance.base import Guidance, combine, conditional_denoiser, transit, vjp_calls
+from ..diffusion.run import Run
+from ..diffusion.state import Step
+from ..guidance.base import Guidance
 from ..guidance.ddnm import DDNM
 from ..guidance.ddrm import DDRM
 from ..guidance.dds import DDS
@@ -48,7 +51,6 @@ from ..guidance.pigdm import PiGDM
 from ..guidance.projection import NoisedProjection
 from ..guidance.score_ald import ScoreALD
 from ..guidance.snips import SNIPS
-from ..guidance.state import Step, predict
 from ..guidance.stsl import STSL
 from ..guidance.tmpd import TMPD
 from ..measurement.measurement import Measurement
@@ -56,7 +58,7 @@ from ..measurement.noise import GaussianNoise
 from ..operators.inpainting import Inpainting
 from ..photos import load_photo
 from ..priors.unet import PhotoUNet, denoise
-from ..samplers.ddim import guided_ddim
+from ..samplers.ddim import GuidedDDIM
 
 SIGMA_Y = 0.05
 #: the method, its `jacobian` in words, and the number of backward passes of a step
@@ -144,12 +146,12 @@ def step_costs(size: int, repeats: int) -> list[dict]:
 
     def guided(block: Guidance) -> Tensor:
         with torch.no_grad():
-            calls = vjp_calls([block], 0.0, 0)
-            estimate = combine([block], predict(denoiser, x_t, t, block.jacobian, calls, s=s))
+            run = Run(denoiser, [t, s], [block])
+            estimate = run.guided(x_t, t, s)
             eps = (x_t - t.alpha * estimate.x0) / t.sigma
-            x_s = s.alpha * estimate.x0 + s.sigma * eps + s.norm * estimate.shift
+            x_s = s.alpha * estimate.x0 + s.sigma * eps + s.vp_norm * estimate.shift
             step = Step(t, s, estimate.x0, eps, 0.1, noise, lambda like: noise)
-            return transit([block], x_s, step)
+            return run.transit(x_s, step)
 
     rows = []
     for name, jacobian, backward, make in METHODS:
@@ -239,9 +241,9 @@ def peers(size: int, steps: int, repeats: int) -> list[dict]:
     def ours(block: Guidance, amount: float = 0.0, rule: str = "eta") -> Callable[[], Tensor]:
         def job() -> Tensor:
             torch.manual_seed(0)
-            model = conditional_denoiser(prior, [block])
+            draw = SimpleNamespace(normal=torch.randn_like)  # the stream that the others draw from
             with torch.no_grad():
-                return guided_ddim(model, start, levels, amount, rule, [torch.default_generator], [block])
+                return GuidedDDIM(amount, rule)(Run(prior, levels, [block], draw), start)
 
         return job
 

@@ -125,7 +125,8 @@ def run(host: Host, case: str, size: int) -> dict[str, float]:
     """Time and peak memory of the plain and of the guided step."""
     from ..host import run as guided_run
     from ..host.autograd.economy import Economy
-    from ..host.sampler import guided_ddim_sampler
+    from ..host.sampler import GuidedSampler
+    from ..samplers.ddim import GuidedDDIM
 
     kind, economy, scale = CASES[case]
     guided_run.reserve = lambda *_: Economy(**economy)  # not what the free memory suggests
@@ -136,7 +137,7 @@ def run(host: Host, case: str, size: int) -> dict[str, float]:
         mask = torch.zeros(1, 1, 8 * side, 8 * side)
         mask[..., : 4 * side] = 1
         measurement = Measurement.observe(Inpainting(mask), torch.rand(1, 3, 8 * side, 8 * side), GaussianNoise(0.0))
-        sampler = guided_ddim_sampler((guided_run.Guide(DPS(measurement), vae),) if guided else (), 0.0, "eta")
+        sampler = GuidedSampler((guided_run.Guide(DPS(measurement), vae),) if guided else (), GuidedDDIM(0.0))
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         start = time.process_time()
         samples, _ = host.sample(

@@ -23,8 +23,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..algebra.streams import Streams
 from ..diffusion.level import Level
-from ..guidance.base import Guidance, conditional_denoiser
+from ..diffusion.run import Run
+from ..guidance.base import Guidance
 from ..guidance.ddnm import DDNM
 from ..guidance.ddrm import DDRM
 from ..guidance.dds import DDS
@@ -44,7 +46,7 @@ from ..guidance.tmpd import TMPD
 from ..measurement.measurement import Measurement
 from ..measurement.noise import GaussianNoise
 from ..operators.dense import Dense
-from ..samplers.ddim import guided_ddim
+from ..samplers.ddim import GuidedDDIM
 
 SAMPLES, DIRECTIONS = 2000, 100
 ETA = {20: 0.6, 100: 0.85}
@@ -171,10 +173,10 @@ def run(problem: Problem, block: Guidance, steps: int, seed: int) -> tuple[Tenso
 
     dx = problem.means.shape[1]
     levels = levels_of(problem, steps)
-    g = [torch.Generator().manual_seed(seed)]  # one stream: thousands of them would take most of the time
-    start = torch.randn(SAMPLES, dx, 1, 1, generator=g[0])
+    draw = Streams(seed, "sampling")  # one stream: thousands of them would take most of the time
+    start = draw.normal(torch.zeros(SAMPLES, dx, 1, 1))
     with torch.no_grad():
-        x = guided_ddim(conditional_denoiser(denoiser, [block]), start, levels, ETA[steps], "eta", g, [block])
+        x = GuidedDDIM(ETA[steps])(Run(denoiser, levels, [block], draw), start)
     return x.flatten(1), calls
 
 

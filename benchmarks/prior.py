@@ -35,10 +35,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..algebra.streams import sample_generators
+from ..algebra.streams import Streams
 from ..diffusion.level import Level
+from ..diffusion.run import Run
 from ..guidance.auto import automatic
-from ..guidance.base import Guidance, conditional_denoiser
+from ..guidance.base import Guidance
 from ..guidance.ddnm import DDNM
 from ..guidance.diffpir import DiffPIR
 from ..guidance.pigdm import PiGDM
@@ -56,8 +57,8 @@ from ..priors.given import laid_out
 from ..priors.gray import GrayAsColour, Told
 from ..priors.train import held_out_crops
 from ..priors.unet import PhotoUNet, denoise
-from ..samplers.annealed import annealed_restoration
-from ..samplers.ddim import guided_ddim
+from ..samplers.annealed import AnnealedRestoration
+from ..samplers.ddim import GuidedDDIM
 from ..tools import environment
 from . import classical
 from .classifier import Classifier
@@ -140,7 +141,7 @@ def restore(prior: Prior, measurement: Measurement, steps: int = 30) -> Tensor:
         return prior(measurement.y, level(2 * measurement.noise.sigma))
     start = smooth_inverse(measurement.operator, measurement.y).clamp(0, 1)
     levels = [*map(level, torch.logspace(math.log10(0.4), math.log10(0.03), steps).tolist()), level(0.0)]
-    return annealed_restoration(conditional_denoiser(prior, [data_step(measurement)]), start, levels)
+    return AnnealedRestoration()(Run(prior, levels, [data_step(measurement)]), start)
 
 
 def data_step(measurement: Measurement) -> Guidance:
@@ -152,9 +153,8 @@ def sample(prior: Prior, block: Guidance | None, shape: tuple[int, ...], steps: 
     blocks = [block] if block else []
     ramp = torch.linspace(20.0 ** (1 / 7), 0.02 ** (1 / 7), steps) ** 7
     levels = [*map(level, ramp.tolist()), level(0.0)]
-    generators = sample_generators(seed, shape[0])
-    start = levels[0].sigma * torch.stack([torch.randn(shape[1:], generator=g) for g in generators]) + 0.5
-    return guided_ddim(conditional_denoiser(prior, blocks), start, levels, 1.0, "eta", generators, blocks)
+    run = Run(prior, levels, blocks, Streams(seed, "sampling", shape[0]))
+    return GuidedDDIM(1.0)(run, levels[0].sigma * run.draw.normal(torch.zeros(shape)) + 0.5)
 
 
 def decibels(x: Tensor, clean: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from ..algebra.streams import Streams
 from ..measurement.measurement import Measurement, combine
 from .level import Level
 from .schedule import Schedule
-from .state import DenoiserPrior, Estimate, Prior, State, Step
+from .state import DenoiserPrior, Estimate, Prior, State, Step, predict
 
 
 class Timed(Protocol):
@@ -99,11 +99,9 @@ class Run:
             index: number of the step, from 0.
         """
         progress = index / max(self.steps, 1)
-        if any(block.jacobian and block.timing.weight(progress, index) for block in self.blocks):
-            x0, jacobian = self.prior.linearise(x, t)
-        else:
-            x0, jacobian = self.prior(x, t), None
-        return combined(self.blocks, State(x, t, x0, jacobian, self.prior, s, progress, index, self.draw))
+        jacobian = any(block.jacobian and block.timing.weight(progress, index) for block in self.blocks)
+        state = predict(self.prior, x, t, jacobian, s=s, progress=progress, index=index, draw=self.draw)
+        return combined(self.blocks, state, once=True)
 
     def transit(self, x_s: Tensor, step: Step) -> Tensor:
         """x_s after the blocks have had their say in the step."""
@@ -115,14 +113,18 @@ class Run:
         return x_s
 
 
-def combined(blocks: Sequence[Block], state: State) -> Estimate:
-    """Any number of blocks at one state: estimates are handed on, shifts add up, the prior is asked once."""
+def combined(blocks: Sequence[Block], state: State, once: bool = False) -> Estimate:
+    """Any number of blocks at one state: estimates are handed on, shifts add up, the prior is asked once.
+
+    Args:
+        once: nobody needs the state's Jacobian afterwards, so that its graph may be freed on the way.
+    """
     listening = [(block, block.timing.weight(state.progress, state.index)) for block in blocks]
     listening = [(block, weight) for block, weight in listening if weight]
     last = max((k for k, (block, _) in enumerate(listening) if block.jacobian), default=-1)
     x0, shift, ascent = state.x0, 0.0, 0.0
     for k, (block, weight) in enumerate(listening):
-        state.last = k == last
+        state.last = once and k == last
         own = block.estimate(state, x0)
         x0 = own.x0 if weight == 1 else x0 + weight * (own.x0 - x0)
         shift, ascent = shift + weight * own.shift, ascent + weight * own.ascent

@@ -162,3 +162,16 @@ class Step:
     draw: Callable[[Tensor], Tensor]
     progress: float = 0.0
     index: int = 0
+
+
+def predict(
+    prior: Prior | Callable[[Tensor, Level], Tensor], x_t: Tensor, t: Level, jacobian: bool = False, **fields
+) -> State:
+    """The State at x_t, by one call of the prior; a plain function `(x_t, t) -> x0_hat` will do.
+
+    Args:
+        jacobian: whether J^T v will be asked for.
+    """
+    prior = prior if hasattr(prior, "linearise") else DenoiserPrior(prior)
+    x0, vjp = prior.linearise(x_t, t) if jacobian else (prior(x_t, t), None)
+    return State(x_t, t, x0, vjp, prior, **fields)

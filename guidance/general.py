@@ -71,5 +71,6 @@ class General(Guidance):
             residual = residual / (self.variance + self.c * variance)
         else:
             residual = residual / (self.c if self.scale == "constant" else self.c * sample_norm(residual))
-        lifted = self.measurement.inverse(residual, state.t.sigma_bar) if self.lifting == "pinv" else pull_back(residual)
+        inverse = self.lifting == "pinv"
+        lifted = self.measurement.inverse(residual, state.t.sigma_bar) if inverse else pull_back(residual)
         return Estimate(x0 + (state.covariance(lifted, last=True) if self.jacobian else variance * lifted))

@@ -12,10 +12,12 @@ from guidance_rows import F64, LEVELS, NEXT, ROWS, Dense64, Row, matrices, measu
 from torch import Tensor
 
 from posterior.algebra.refusal import Refusal
-from posterior.algebra.streams import sample_generators, standard_normal
+from posterior.algebra.streams import Streams
 from posterior.diffusion.level import Level
+from posterior.diffusion.run import Run, combined
+from posterior.diffusion.state import predict
 from posterior.guidance.auto import automatic, steepness
-from posterior.guidance.base import Guidance, combine, conditional_denoiser, vjp_calls
+from posterior.guidance.base import Guidance
 from posterior.guidance.ddnm import DDNM
 from posterior.guidance.diffpir import DiffPIR
 from posterior.guidance.dps import DPS
@@ -23,7 +25,6 @@ from posterior.guidance.lgd import LGDMC
 from posterior.guidance.mmps import MMPS
 from posterior.guidance.pigdm import PiGDM, PiGDMPublished
 from posterior.guidance.snips import SNIPS
-from posterior.guidance.state import predict
 from posterior.guidance.timing import SCHEDULES, Timing
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise, PoissonNoise
@@ -39,7 +40,7 @@ from posterior.operators.phase_retrieval import CodedDiffraction, PhaseRetrieval
 from posterior.operators.sensing import Subsampled
 from posterior.operators.varying_blur import VaryingBlur
 from posterior.priors.gaussian import Gaussian
-from posterior.samplers.ddim import guided_ddim
+from posterior.samplers.ddim import GuidedDDIM
 
 ids = {"ids": lambda value: value.name if isinstance(value, Row) else str(value)}
 
@@ -61,7 +62,7 @@ def test_agrees_with_dense_algebra(row: Row, kind: str, level: str):
     block = row.make(measurement)
     x = torch.randn(2, 1, 4, 4, dtype=F64, generator=torch.Generator().manual_seed(5)) * 3
     state = predict(prior.denoiser, x, LEVELS[level], block.jacobian, s=NEXT[level])
-    estimate = combine([block], state)
+    estimate = combined([block], state)
     for i in range(2):
         d = dense(prior, x[i], measurement, matrix, level)
         expected = (d.m if row.x0 is None else row.x0(d)), (row.shift(d) if row.shift else None)
@@ -78,15 +79,16 @@ def test_agrees_with_dense_algebra(row: Row, kind: str, level: str):
 def test_a_sample_does_not_depend_on_its_batch(row: Row):
     prior = random_prior(4)
     block = row.make(measure(prior, matrices(4)["random"], 0.0 if row.clean else 0.3))
-    guided = conditional_denoiser(prior.denoiser, [block])
-    x = 5 * torch.randn(3, 1, 4, 4, dtype=F64, generator=torch.Generator().manual_seed(7))
+    x = 5 * torch.randn(6, 1, 4, 4, dtype=F64, generator=torch.Generator().manual_seed(7))
     levels = [Level(1.0, sigma) for sigma in (5.0, 2.0, 0.5, 0.1, 0.0)]
 
-    def run(batch: Tensor) -> Tensor:
-        return guided_ddim(guided, batch, levels, 1.0, "eta", sample_generators(1, len(batch)), [block])
+    def run(*samples: int) -> Tensor:
+        return GuidedDDIM(1.0)(Run(prior.denoiser, levels, [block], Streams(1, "sampling", samples)), x[list(samples)])
 
-    assert torch.isfinite(run(x)).all()
-    torch.testing.assert_close(run(x)[:1], run(x[:1]), rtol=1e-9, atol=1e-9)
+    together = run(*range(6))
+    assert torch.isfinite(together).all()
+    for i in (0, 1, 5):  # whatever its place in the batch
+        torch.testing.assert_close(together[i : i + 1], run(i), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("row", ROWS, **ids)
@@ -96,13 +98,12 @@ def test_strength_zero_is_the_unguided_tensor(row: Row):
     block = row.make(measurement)
     off = type(block)(**{**vars(block), "timing": Timing(strength=0.0)})
     state = predict(prior.denoiser, torch.ones(1, 1, 4, 4, dtype=F64), LEVELS["low"], s=NEXT["low"])
-    estimate = combine([off], state)
+    estimate = combined([off], state)
     assert estimate.x0 is state.x0 and estimate.shift == 0.0
     x = 5 * torch.randn(2, 1, 4, 4, dtype=F64, generator=torch.Generator().manual_seed(7))
     levels = [Level(1.0, sigma) for sigma in (5.0, 1.0, 0.1, 0.0)]
     runs = [
-        guided_ddim(conditional_denoiser(prior.denoiser, b), x, levels, 1.0, "eta", sample_generators(1, 2), b)
-        for b in ([], [off])
+        GuidedDDIM(1.0)(Run(prior.denoiser, levels, blocks, Streams(1, "sampling", 2)), x) for blocks in ([], [off])
     ]
     assert torch.equal(*runs)
 
@@ -113,11 +114,11 @@ def test_lgd_weighs_its_draws_by_likelihood():
     measurement = measure(prior, matrices(4)["random"], 0.8)
     block = LGDMC(measurement, 0.3, n, 0.4, seed=9)
     x, t = torch.randn(1, 1, 4, 4, dtype=F64, generator=torch.Generator().manual_seed(0)), Level(0.8, 0.9)
-    shift = combine([block], predict(prior.denoiser, x, t, True, index=2)).shift
-    g = sample_generators(9 * 100003 + 2, 1)
+    shift = combined([block], predict(prior.denoiser, x, t, True, draw=Streams(3, "sampling"))).shift
+    draws = Streams(3, "sampling").of("LGD-MC 9")
     r_t = 0.4 * 0.9 / math.hypot(0.8 * 0.4, 0.9)
     leaf = x.clone().requires_grad_()
-    points = [prior.denoiser(leaf, t) + r_t * standard_normal(x, g) for _ in range(n)]
+    points = [prior.denoiser(leaf, t) + r_t * draws.normal(x) for _ in range(n)]
     logs = torch.stack([measurement.noise.log_likelihood(measurement.residual(p)) for p in points])
     (gradient,) = torch.autograd.grad(logs.logsumexp(0).sum(), leaf)
     torch.testing.assert_close(shift / shift.norm(), gradient / gradient.norm())
@@ -177,15 +178,17 @@ def test_a_block_costs_nothing_where_it_does_not_listen():
 
     block = DPS(measurement, timing=Timing(start=0.25, end=0.75, every=2))
     levels = [Level(1.0, sigma) for sigma in (4.0, 3.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.0)]
-    guided_ddim(conditional_denoiser(denoiser, [block]), torch.randn(1, 1, 4, 4, dtype=F64), levels)
+    GuidedDDIM()(Run(denoiser, levels, [block]), torch.randn(1, 1, 4, 4, dtype=F64))
     assert graphs == [False, False, True, False, True, False, False, False]
 
 
 def test_moment_matching_frees_the_graph_with_its_last_pass():
     prior = random_prior(4)
     block = MMPS(measure(prior, matrices(4)["random"], 0.3), 2)
-    state = predict(prior.denoiser, torch.randn(1, 1, 4, 4, dtype=F64), LEVELS["low"], True, vjp_calls([block], 0.0, 0))
-    block.estimate(state, state.x0)
+    state = predict(prior.denoiser, torch.randn(1, 1, 4, 4, dtype=F64), LEVELS["low"], True)
+    combined([block, PiGDM(block.measurement)], state, once=True)  # the first of two keeps it for the second
+    state = predict(prior.denoiser, torch.randn(1, 1, 4, 4, dtype=F64), LEVELS["low"], True)
+    combined([block], state, once=True)
     with pytest.raises(RuntimeError, match="second time"):
         state.vjp(state.x0)
 
@@ -196,8 +199,8 @@ def test_strength_scales_what_a_block_changes():
     x = torch.randn(1, 1, 4, 4, dtype=F64)
     state = predict(prior.denoiser, x, LEVELS["low"], True)
     for method, field in ((PiGDM, "x0"), (DPS, "shift")):
-        base = getattr(combine([], state), field)
-        full, half = (getattr(combine([method(measurement, timing=Timing(w))], state), field) for w in (1.0, 0.5))
+        base = getattr(combined([], state), field)
+        full, half = (getattr(combined([method(measurement, timing=Timing(w))], state), field) for w in (1.0, 0.5))
         torch.testing.assert_close(half - base, (full - base) / 2)
 
 
@@ -242,7 +245,7 @@ def test_a_noise_map_weighs_every_entry(method: Callable[[Measurement], Guidance
     ]
     x = torch.randn(2, 1, 4, 4, dtype=F64, generator=torch.Generator().manual_seed(5))
     state = predict(prior.denoiser, x, LEVELS["low"], True, s=NEXT["low"])
-    estimates = [combine([block], state).x0 for block in blocks]
+    estimates = [combined([block], state).x0 for block in blocks]
     torch.testing.assert_close(*estimates, rtol=1e-6, atol=1e-6)
 
 
@@ -251,7 +254,7 @@ def test_poisson_noise_weighs_the_norm_of_dps():
     y = torch.linspace(0.2, 0.9, 16, dtype=F64).reshape(1, 1, 4, 4)
     measurement = Measurement(Identity(), y, PoissonNoise(0.01))
     prior, x = random_prior(4), torch.randn(1, 1, 4, 4, dtype=F64)
-    shift = combine([DPS(measurement)], predict(prior.denoiser, x, LEVELS["low"], True)).shift
+    shift = combined([DPS(measurement)], predict(prior.denoiser, x, LEVELS["low"], True)).shift
     leaf = x.clone().requires_grad_()
     norm = ((y - prior.denoiser(leaf, LEVELS["low"])) ** 2 / y).sum().sqrt()
     (gradient,) = torch.autograd.grad(-norm, leaf)

@@ -9,19 +9,19 @@ import torch
 from guidance_rows import F64, matrices, measure, one_thread, random_prior  # noqa: F401
 from torch import Tensor
 
-from posterior.algebra.streams import sample_generators
+from posterior.algebra.streams import Streams
 from posterior.diffusion.level import Level
-from posterior.guidance.base import conditional_denoiser
+from posterior.diffusion.run import Run
+from posterior.diffusion.state import State
 from posterior.guidance.ddnm import DDNM
 from posterior.guidance.dps import DPSGaussian
 from posterior.guidance.mmps import MMPS
 from posterior.guidance.pigdm import PiGDM
-from posterior.guidance.state import State
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
 from posterior.operators.identity import Identity
 from posterior.priors.gaussian import Gaussian
-from posterior.samplers.ddim import guided_ddim
+from posterior.samplers.ddim import GuidedDDIM
 
 # Exactness on Gaussians: a linear block makes sampling with eta = 0 an affine map, x_0 = M x_T + b, so that mean and
 # covariance come without Monte Carlo error.
@@ -36,7 +36,7 @@ def moments(prior: Gaussian, block, steps: int) -> tuple[Tensor, Tensor]:
     """Mean and covariance that the deterministic sampler gives from x_T ~ N(mu, C + sigma_T^2 I)."""
     n, shape, levels = prior.mean.numel(), prior.mean.shape, karras(steps)
     starts = torch.cat([torch.eye(n, dtype=F64), torch.zeros(1, n, dtype=F64)]).reshape(-1, *shape)
-    ends = guided_ddim(conditional_denoiser(prior.denoiser, [block]), starts, levels).flatten(1)
+    ends = GuidedDDIM()(Run(prior.denoiser, levels, [block]), starts).flatten(1)
     matrix = (ends[:-1] - ends[-1]).T
     start = prior.covariance() + levels[0].sigma ** 2 * torch.eye(n, dtype=F64)
     return matrix @ prior.mean.flatten() + ends[-1], matrix @ start @ matrix.T
@@ -124,6 +124,6 @@ def test_ddnm_returns_the_measurement():
     prior, noisy = scalar(0.5, 2.5)
     block = DDNM(noisy)
     x = 60 * torch.randn(100, 1, 1, 1, dtype=F64, generator=torch.Generator().manual_seed(0))
-    guided = conditional_denoiser(prior.denoiser, [block])
-    ends = guided_ddim(guided, x, karras(300, low=2e-3), 1.0, "eta", sample_generators(0, 100), [block])
+    run = Run(prior.denoiser, karras(300, low=2e-3), [block], Streams(0, "sampling", 100))
+    ends = GuidedDDIM(1.0)(run, x)
     assert ends.mean().item() == pytest.approx(2.5, rel=0.02) and ends.std().item() < 1e-3

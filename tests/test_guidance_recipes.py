@@ -16,9 +16,11 @@ from guidance_rows import F64, matrices, one_thread, random_prior  # noqa: F401
 from torch import Tensor
 
 from posterior.algebra.norms import sample_norm
-from posterior.algebra.streams import sample_generators, standard_normal
+from posterior.algebra.streams import Streams
 from posterior.diffusion.level import Level
-from posterior.guidance.base import Guidance, conditional_denoiser
+from posterior.diffusion.run import Run
+from posterior.diffusion.state import predict
+from posterior.guidance.base import Guidance
 from posterior.guidance.ddnm import DDNM
 from posterior.guidance.ddrm import DDRM
 from posterior.guidance.diffpir import DiffPIR
@@ -29,12 +31,11 @@ from posterior.guidance.mpgd import MPGD
 from posterior.guidance.pigdm import PiGDMPublished
 from posterior.guidance.projection import NoisedProjection
 from posterior.guidance.snips import SNIPS
-from posterior.guidance.state import predict
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
 from posterior.operators.dense import Dense
 from posterior.priors.mixture import GaussianMixture
-from posterior.samplers.ddim import fresh_noise, guided_ddim
+from posterior.samplers.ddim import GuidedDDIM, fresh_noise
 
 SHAPE = (1, 4, 4)
 PRIOR = GaussianMixture([random_prior(4, seed) for seed in (0, 1, 2)], torch.tensor([0.5, 0.3, 0.2], dtype=F64))
@@ -240,8 +241,8 @@ def test_follows_the_published_algorithm(name: str):
     block = recipe.block(Measurement(Dense(matrix, SHAPE), native, GaussianNoise(recipe.sigma / 2)))
 
     start = torch.randn(2, *SHAPE, dtype=F64, generator=torch.Generator().manual_seed(6))
-    generators = sample_generators(8, 2)
-    problem = Problem(matrix, y, recipe.sigma, lambda: standard_normal(start, generators))
+    draws = Streams(8, "sampling", 2)
+    problem = Problem(matrix, y, recipe.sigma, lambda: draws.normal(start))
     trajectory, x = [], start
     for i in range(STEPS, 0, -1):
         trajectory.append(x)
@@ -257,12 +258,12 @@ def test_follows_the_published_algorithm(name: str):
 
     ours: list[Tensor] = []
 
-    def record(i: int, u: Tensor, x0: Tensor) -> None:
+    def record(i: int, u: Tensor, x0: Tensor, t: Level) -> None:
         ours.append((2 * u - 1) * ALPHA_BAR[STEPS - i].sqrt())
 
     u = (start / ALPHA_BAR[-1].sqrt() + 1) / 2
-    guided = conditional_denoiser(denoiser, [block])
-    end = guided_ddim(guided, u, levels, recipe.amount, recipe.rule, sample_generators(8, 2), [block], record)
+    run = Run(denoiser, levels, [block], Streams(8, "sampling", 2), record)
+    end = GuidedDDIM(recipe.amount, recipe.rule)(run, u)
     ours.append(2 * end - 1)
     for step, (theirs, mine) in enumerate(zip(trajectory, ours, strict=True)):
         torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6, msg=lambda m, step=step: f"step {step}: {m}")
@@ -311,9 +312,8 @@ def test_several_dsg_blocks_stay_on_one_sphere():
     matrix, truth = matrices(4)["random"], PRIOR.sample(1, 4)
     measurement = Measurement.simulate(Dense(matrix, SHAPE), truth, GaussianNoise(0.1), 0)
     blocks, t, s = [DSG(measurement), DSG(measurement, 0.3)], Level(1.0, 2.0), Level(1.0, 1.5)
-    x, streams = 2 * z, sample_generators(1, 3)
-    guided = conditional_denoiser(PRIOR.denoiser, blocks)
-    x_s = guided_ddim(guided, x, [t, s], 1.0, "eta", streams, blocks)
+    x = 2 * z
+    x_s = GuidedDDIM(1.0)(Run(PRIOR.denoiser, [t, s], blocks, Streams(1, "sampling", 3)), x)
     x0, v = PRIOR.denoiser(x, t), fresh_noise(t, s, 1.0)
     mean = x0 + (1.5**2 - v**2) ** 0.5 * (x - x0) / 2
     assert (x_s - mean).flatten(1).norm(dim=1) == pytest.approx([4 * v] * 3)

@@ -10,8 +10,8 @@ import tiny_models
 import torch
 from allocations import allocations
 
+from posterior.diffusion.state import Estimate, State
 from posterior.guidance.dps import DPS
-from posterior.guidance.state import Estimate, State
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
 from posterior.operators.inpainting import Inpainting

@@ -13,13 +13,15 @@ from torch import Tensor
 
 from posterior.algebra.refusal import Refusal
 from posterior.diffusion.level import Level
-from posterior.guidance.base import Guidance, combine, conditional_denoiser
+from posterior.diffusion.run import Run, combined
+from posterior.diffusion.state import predict
+from posterior.guidance.base import Guidance
 from posterior.guidance.ddnm import DDNM
 from posterior.guidance.dds import DDS
-from posterior.guidance.decoded import OnPictures, Relinearised, decoded
 from posterior.guidance.diffpir import DiffPIR
 from posterior.guidance.dps import DPS, DPSGaussian
 from posterior.guidance.dsg import DSG
+from posterior.guidance.latent import OnPictures, Relinearised, decoded
 from posterior.guidance.lgd import LGDMC
 from posterior.guidance.mcg import MCG
 from posterior.guidance.mmps import MMPS
@@ -27,7 +29,6 @@ from posterior.guidance.mpgd import MPGD
 from posterior.guidance.pigdm import PiGDM, PiGDMPublished
 from posterior.guidance.psld import PSLD
 from posterior.guidance.score_ald import ScoreALD
-from posterior.guidance.state import predict
 from posterior.guidance.tmpd import TMPD
 from posterior.measurement.decoded import Decoded, Linearised
 from posterior.measurement.measurement import Measurement
@@ -37,7 +38,7 @@ from posterior.operators.downscale import downscale
 from posterior.operators.inpainting import Inpainting
 from posterior.operators.jpeg import JPEG
 from posterior.priors.gaussian import dense_matrix
-from posterior.samplers.ddim import guided_ddim
+from posterior.samplers.ddim import GuidedDDIM
 
 SIDE, LATENT = 16, (16, 2, 2)
 CODEC = PatchPCA(pictures=True)
@@ -119,8 +120,8 @@ def state(t: Level, jacobian: bool = True, seed: int = 5, batch: int = 2, **fiel
 )  # fmt: skip
 def test_guidance_through_a_decoder_is_guidance_by_the_composed_matrix(method, kind, level):
     at = state(level)
-    got = combine([through(method(pictured(kind, 0.1)))], at)
-    expected = combine([method(dense(kind, 0.1))], at)
+    got = combined([through(method(pictured(kind, 0.1)))], at)
+    expected = combined([method(dense(kind, 0.1))], at)
     for field in ("x0", "shift", "ascent"):
         torch.testing.assert_close(
             torch.as_tensor(getattr(got, field)), torch.as_tensor(getattr(expected, field)), rtol=1e-6, atol=1e-7
@@ -140,7 +141,7 @@ def test_projections_on_decoded_pictures(name, kind, sigma):
     at = state(t, False, s=s)
     block = decoded(method(measurement), CODEC)
     assert isinstance(block, OnPictures) and not block.jacobian
-    got = combine([block], at).x0
+    got = combined([block], at).x0
     A = dense_matrix(measurement.operator, (3, SIDE, SIDE), torch.zeros((), dtype=F64))
     x = CODEC.decode(at.x0).flatten(1).T
     r, eye = measurement.y.flatten()[:, None] - A @ x, torch.eye(len(x), dtype=F64)
@@ -176,7 +177,7 @@ def moments(block: Guidance, steps: int) -> tuple[Tensor, Tensor]:
     ramp = torch.linspace(60 ** (1 / 7), 2e-2 ** (1 / 7), steps, dtype=F64) ** 7
     levels = [Level(1.0, sigma) for sigma in ramp.tolist()] + [Level(1.0, 0.0)]
     starts = torch.cat([torch.eye(n, dtype=F64), torch.zeros(1, n, dtype=F64)]).reshape(-1, *LATENT)
-    ends = guided_ddim(conditional_denoiser(prior.denoiser, [block]), starts, levels).flatten(1)
+    ends = GuidedDDIM()(Run(prior.denoiser, levels, [block]), starts).flatten(1)
     matrix = (ends[:-1] - ends[-1]).T
     start = prior.covariance() + levels[0].sigma ** 2 * torch.eye(n, dtype=F64)
     return matrix @ prior.mean.flatten() + ends[-1], matrix @ start @ matrix.T
@@ -239,7 +240,7 @@ def test_the_decoder_runs_once_for_value_and_gradient(monkeypatch):
     hole[..., 2:5, 1:6] = 1
     measurement = Measurement(Inpainting(hole), torch.rand(1, 3, 8, 8, dtype=F64) * (1 - hole), GaussianNoise(0.1))
     block = decoded(DPS(measurement, jacobian=False), NONLINEAR)
-    combine([block], predict(lambda x, t: 0.9 * x, torch.randn(1, *SHAPE, dtype=F64), Level(1.0, 0.5)))
+    combined([block], predict(lambda x, t: 0.9 * x, torch.randn(1, *SHAPE, dtype=F64), Level(1.0, 0.5)))
     assert len(calls) == 1
 
 
@@ -252,7 +253,7 @@ def test_a_relinearised_method_improves_the_fit():
     block = decoded(MMPS(measurement, 30), NONLINEAR)
     near = truth + 0.3 * torch.randn(1, *SHAPE, dtype=F64, generator=torch.Generator().manual_seed(3))
     at = predict(lambda x, t: x / (1 + t.sigma**2), near * 1.25, Level(1.0, 0.5), True)
-    got = combine([block], at).x0
+    got = combined([block], at).x0
     before, after = (measurement.residual_rms(NONLINEAR.decode(z)).item() for z in (at.x0, got))
     assert after < 0.5 * before
 
@@ -261,11 +262,11 @@ def test_pigdm_through_jpeg_and_a_decoder_uses_the_encoder_as_inverse():
     picture = CODEC.decode(latent_prior().sample(1, 4))
     measurement = Measurement.observe(JPEG(30), picture.clamp(0, 1), GaussianNoise(0.0))
     at = state(Level(1.0, 0.6), batch=1)
-    x0 = combine([decoded(PiGDM(measurement), CODEC)], at).x0
+    x0 = combined([decoded(PiGDM(measurement), CODEC)], at).x0
     seen = Decoded(measurement.operator, CODEC)
     lifted = CODEC.encode(measurement.y) - CODEC.encode(measurement.operator.forward(CODEC.decode(at.x0)))
     torch.testing.assert_close(seen.pinv(measurement.y), CODEC.encode(measurement.operator.pinv(measurement.y)))
-    torch.testing.assert_close(x0, at.x0 + at.covariance(lifted) / at.spread(1.0), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(x0, at.x0 + at.covariance(lifted) / at.white_variance(1.0), rtol=1e-6, atol=1e-7)
 
 
 def test_what_cannot_work_through_a_decoder_is_refused():

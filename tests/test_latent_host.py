@@ -56,9 +56,10 @@ def measured(operator=None, size=(64, 64), noise: float = 0.05, batch: int = 1) 
 
 def sampler_for(host, block, vae, amount=1.0):
     from posterior.host.run import Guide
-    from posterior.host.sampler import guided_ddim_sampler
+    from posterior.host.sampler import GuidedSampler
+    from posterior.samplers.ddim import GuidedDDIM
 
-    return guided_ddim_sampler((Guide(block, vae),), amount, "eta")
+    return GuidedSampler((Guide(block, vae),), GuidedDDIM(amount))
 
 
 METHODS = [

@@ -9,20 +9,20 @@ import pytest
 import torch
 from patch_codec import F64, latent_prior
 from test_latent import CODEC, LATENT, SIDE, pictured, state
-from torch import Tensor
 
-from posterior.algebra.streams import sample_generators
+from posterior.algebra.streams import Streams
 from posterior.diffusion.level import Level
-from posterior.guidance.base import Guidance, combine, conditional_denoiser
+from posterior.diffusion.run import Run, combined
+from posterior.diffusion.state import Step
+from posterior.guidance.base import Guidance
 from posterior.guidance.ddnm import DDNM
-from posterior.guidance.decoded import decoded
 from posterior.guidance.diffpir import DiffPIR
 from posterior.guidance.dps import DPS
+from posterior.guidance.latent import decoded
 from posterior.guidance.mmps import MMPS
 from posterior.guidance.mpgd import MPGD
 from posterior.guidance.psld import PSLD
 from posterior.guidance.resample import CLEAN, ReSample, fitted
-from posterior.guidance.state import Step
 from posterior.guidance.stsl import STSL
 from posterior.measurement.decoded import Decoded
 from posterior.measurement.measurement import Measurement
@@ -30,7 +30,7 @@ from posterior.measurement.noise import GaussianNoise
 from posterior.operators.convolution import convolution
 from posterior.operators.kernels import gaussian
 from posterior.priors.gaussian import dense_matrix
-from posterior.samplers.ddim import guided_ddim
+from posterior.samplers.ddim import GuidedDDIM
 
 
 def uneven(measurement: Measurement) -> Measurement:
@@ -52,7 +52,7 @@ def test_psld_is_its_loss_s_gradient(operator: str, even: bool):
         )  # fmt: skip
     measurement = measurement if even else uneven(measurement)
     at = state(t, batch=1)
-    shift = combine([decoded(PSLD(measurement, 0.8, 0.3), CODEC)], at).shift
+    shift = combined([decoded(PSLD(measurement, 0.8, 0.3), CODEC)], at).shift
     A = dense_matrix(measurement.operator, (3, SIDE, SIDE), torch.zeros((), dtype=F64))
     c = CODEC.decode(torch.zeros(1, *LATENT, dtype=F64)).flatten()
     units = torch.eye(64, dtype=F64).reshape(-1, *LATENT)
@@ -66,20 +66,16 @@ def test_psld_is_its_loss_s_gradient(operator: str, even: bool):
     glue = z - back @ (x + lift @ r - c)
     gradient = -0.8 * 2 * W.T @ WA.T @ r / r.norm()
     gradient += 0.3 * (torch.eye(64, dtype=F64) - back @ (W - lift @ WA @ W)).T @ glue / glue.norm()
-    expected = -t.norm * at.vjp(gradient.reshape(1, *LATENT))
+    expected = -t.vp_norm * at.vjp(gradient.reshape(1, *LATENT))
     # the operator's norm is a power iteration's
     torch.testing.assert_close(shift, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
-    assert torch.equal(combine([decoded(PSLD(measurement), CODEC)], at).x0, at.x0)
+    assert torch.equal(combined([decoded(PSLD(measurement), CODEC)], at).x0, at.x0)
 
 
 def step_of(t: Level, s: Level, progress: float, index: int, batch: int) -> Step:
-    at, generators = state(t, False, batch=batch), sample_generators(3, batch)
-
-    def draw(like: Tensor) -> Tensor:
-        return torch.stack([torch.randn(like.shape[1:], generator=g, dtype=F64) for g in generators])
-
+    at = state(t, False, batch=batch)
     zero = torch.zeros_like(at.x0)
-    return Step(t, s, at.x0, zero, 0.0, zero, draw, progress=progress, index=index)
+    return Step(t, s, at.x0, zero, 0.0, zero, Streams(3, "sampling", batch).normal, progress=progress, index=index)
 
 
 @pytest.mark.parametrize("progress", [0.5, 0.8])
@@ -99,7 +95,7 @@ def test_resample_draws_around_a_consistent_prediction(progress):
     assert (x0 - step.x0[:1]).abs().max() > 0.02
     # ancestral variance of the two levels as variance-preserving ones, the paper's alpha_bar
     bar_t, bar_s = (level.alpha**2 / (level.alpha**2 + level.sigma**2) for level in (t, s))
-    v = 2.0 * (1 - bar_s) / (1 - bar_t) * (1 - bar_t / bar_s) * s.norm**2
+    v = 2.0 * (1 - bar_s) / (1 - bar_t) * (1 - bar_t / bar_s) * s.vp_norm**2
     variance = 1 / (1 / v + 1 / s.sigma**2)
     mean = variance * (s.alpha * x0[0] / s.sigma**2 + 0.2 / v)
     assert drawn.var(0).mean().item() == pytest.approx(variance, rel=0.05)
@@ -138,8 +134,7 @@ def test_a_whole_run_of_each_latent_method_fits_better_than_none():
     x = 20 * torch.randn(2, *LATENT, dtype=F64, generator=torch.Generator().manual_seed(0))
 
     def fit(*blocks: Guidance) -> float:
-        guided = conditional_denoiser(prior.denoiser, blocks)
-        z = guided_ddim(guided, x, levels, 1.0, "eta", sample_generators(1, 2), blocks)
+        z = GuidedDDIM(1.0)(Run(prior.denoiser, levels, blocks, Streams(1, "sampling", 2)), x)
         assert z.isfinite().all()
         return measurement.fit(CODEC.decode(z)).max().item()
 

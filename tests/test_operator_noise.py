@@ -9,8 +9,8 @@ from torch import Tensor
 
 from posterior.algebra.refusal import Refusal
 from posterior.diffusion.level import Level
+from posterior.diffusion.state import State
 from posterior.guidance.diffpir import DiffPIR
-from posterior.guidance.state import State
 from posterior.measurement.measurement import Measurement, combine
 from posterior.measurement.noise import ROUNDING, GaussianNoise, Noise, PoissonNoise
 from posterior.measurement.noise_level import noise_level

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from posterior.diffusion.level import Level
+from posterior.diffusion.state import predict
 from posterior.guidance.ddnm import DDNM
 from posterior.guidance.diffpir import DiffPIR
-from posterior.guidance.state import predict
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
 from posterior.measurement.smooth import continued, harmonic, membrane, smooth_inverse

@@ -12,9 +12,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from posterior.algebra.streams import sample_generators, standard_normal
+from posterior.algebra.streams import Streams
 from posterior.diffusion.level import Level
-from posterior.guidance.base import conditional_denoiser
+from posterior.diffusion.run import Run
 from posterior.guidance.pigdm import PiGDM
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
@@ -25,7 +25,7 @@ from posterior.priors.given import OPERATORS, same_operator, telling
 from posterior.priors.gray import GrayAsColour
 from posterior.priors.train import Trainer, dsm_loss, held_out_crops
 from posterior.priors.unet import SIGMA_DATA, PhotoUNet, denoise
-from posterior.samplers.ddim import guided_ddim
+from posterior.samplers.ddim import GuidedDDIM
 
 ROOT = Path(__file__).parent.parent
 
@@ -124,10 +124,8 @@ def test_half_a_digit_is_filled():
     levels = [*(Level(1.0, sigma / 2, 2.0) for sigma in sigmas), Level(1.0, 0.0, 2.0)]
     draws = []
     for seed in (0, 1):
-        generators = sample_generators(seed, 10)
-        start = 0.5 + levels[0].sigma * standard_normal(clean, generators)
-        guided = conditional_denoiser(prior, [PiGDM(measurement)])
-        draws.append(guided_ddim(guided, start, levels, 1.0, "eta", generators))
+        run = Run(prior, levels, [PiGDM(measurement)], Streams(seed, "sampling", 10))
+        draws.append(GuidedDDIM(1.0)(run, 0.5 + levels[0].sigma * run.draw.normal(clean)))
     hidden = mask.bool().expand_as(clean)
     for x in draws:
         assert (x - clean)[~hidden].square().mean().sqrt() < 0.02

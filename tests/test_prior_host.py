@@ -159,14 +159,15 @@ def test_gradients_flow_through_both_experts(host):
     joined = host.call("PosteriorNoiseLevelExperts", high=models[0], low=models[1], threshold=0.5, width=0.25)
     from posterior.guidance.dps import DPSGaussian
     from posterior.host.run import Guide
-    from posterior.host.sampler import guided_ddim_sampler
+    from posterior.host.sampler import GuidedSampler
     from posterior.measurement.measurement import Measurement
     from posterior.measurement.noise import GaussianNoise
     from posterior.operators.identity import Identity
+    from posterior.samplers.ddim import GuidedDDIM
 
     y = torch.rand(1, 3, 6, 5, generator=torch.Generator().manual_seed(3))
     guide = Guide(DPSGaussian(Measurement.observe(Identity(), y, GaussianNoise(0.3))))
-    sampler = guided_ddim_sampler((guide,), 0.0, "eta")
+    sampler = GuidedSampler((guide,), GuidedDDIM(0.0))
     latent = {"samples": noise(1, 3, 6, 5, seed=4)}
     samples, _ = host.sample(joined, sampler, torch.tensor([0.5, 0.0]), latent, seed=7)
 

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from itertools import combinations
 
 import pytest
 import torch
 from torch import Tensor
 
-from posterior.algebra.streams import sample_generators
+from posterior.algebra.streams import Streams
 from posterior.diffusion.level import Level
+from posterior.diffusion.run import Run
 from posterior.diffusion.schedule import AXES
-from posterior.guidance.base import conditional_denoiser
 from posterior.guidance.ddnm import DDNM
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
 from posterior.operators.inpainting import Inpainting
 from posterior.priors.gaussian import Gaussian
 from posterior.priors.mixture import GaussianMixture
-from posterior.samplers import ddim, dpm, langevin, maruyama
-from posterior.samplers.annealed import annealed_restoration
-from posterior.samplers.ddim import guided_ddim, noised, time_travel
-from posterior.samplers.dpm import dpm_solver
-from posterior.samplers.heun import heun
-from posterior.samplers.langevin import annealed_langevin, predictor_corrector
-from posterior.samplers.maruyama import euler_maruyama
+from posterior.samplers.annealed import AnnealedRestoration
+from posterior.samplers.base import Sampler
+from posterior.samplers.ddim import GuidedDDIM, fresh_noise, noised, time_travel
+from posterior.samplers.dpm import DPMSolver
+from posterior.samplers.heun import Heun
+from posterior.samplers.langevin import AnnealedLangevin, PredictorCorrector, langevin_step
+from posterior.samplers.maruyama import EulerMaruyama
 
 
 def exploding(steps: int, first: float = 10.0, last: float = 0.1) -> list[Level]:
@@ -57,14 +58,6 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def plain(prior):
-    return conditional_denoiser(prior.denoiser, ())
-
-
-def ddim_ode(model, x, levels):
-    return guided_ddim(model, x, levels)
-
-
 def flow_of_gaussian(prior: Gaussian, x: Tensor, t: Level, s: Level) -> Tensor:
     """The exact probability flow: each coordinate keeps its quantile."""
     deviation = [(level.alpha**2 * prior.variances + level.sigma**2).sqrt() for level in (t, s)]
@@ -77,65 +70,62 @@ def start_and_end(schedule, mixture: bool) -> tuple[Tensor, Tensor]:
     ends = schedule(1)
     x = torch.tensor([[[[3.0, -2.0]]], [[[-6.0, 4.0]]], [[[1.0, 9.0]]]], dtype=torch.float64)
     x = x * math.hypot(ends[0].alpha, ends[0].sigma) / 10
-    return x, heun(plain(MIXTURE), x, schedule(600)) if mixture else flow_of_gaussian(GAUSSIAN, x, *ends)
+    return x, Heun()(Run(MIXTURE.denoiser, schedule(600)), x) if mixture else flow_of_gaussian(GAUSSIAN, x, *ends)
 
 
 @pytest.mark.parametrize("schedule", [exploding, flow])
 @pytest.mark.parametrize("prior", [GAUSSIAN, MIXTURE], ids=["Gaussian", "mixture"])
-@pytest.mark.parametrize("solver, order", [(ddim_ode, 1), (heun, 2), (dpm_solver, 2)])
+@pytest.mark.parametrize("solver, order", [(GuidedDDIM(), 1), (Heun(), 2), (DPMSolver(), 2)])
 def test_order_of_the_ode_solvers(solver, order, prior, schedule):
     x, exact = start_and_end(schedule, prior is MIXTURE)
     counts = [16, 32, 64, 128]
-    errors = [(solver(plain(prior), x, schedule(n)) - exact).abs().max().log2().item() for n in counts]
+    errors = [(solver(Run(prior.denoiser, schedule(n)), x) - exact).abs().max().log2().item() for n in counts]
     slope = -sum(b - a for a, b in zip(errors[:-1], errors[1:], strict=True)) / 3
     assert order - 0.25 < slope < order + 0.6
 
 
-def impulses(monkeypatch, module, steps: int) -> None:
-    """Makes the n-th draw of noise a unit in sample n and zero elsewhere: a linear sampler then shows its weights."""
-    drawn = []
+class Impulses:
+    """Draws of which the n-th is a unit in sample n and zero elsewhere: a linear sampler then shows its weights."""
 
-    def draw(like: Tensor, generators) -> Tensor:
+    def __init__(self):
+        self.drawn = 0
+
+    def normal(self, like: Tensor) -> Tensor:
         z = torch.zeros_like(like)
-        if len(drawn) < steps:
-            z[len(drawn)] = 1.0
-        drawn.append(1)
+        if self.drawn < len(z) - 1:
+            z[self.drawn] = 1.0
+        self.drawn += 1
         return z
 
-    monkeypatch.setattr(module, "standard_normal", draw)
 
-
-def variance(solver, module, levels, prior: Gaussian, monkeypatch) -> Tensor:
+def variance(sampler: Sampler, levels, prior: Gaussian) -> Tensor:
     """Exact variance of what a sampler makes of x_T ~ p_T on a Gaussian of mean 0: sum of the squared weights."""
     steps = len(levels) - 1
-    impulses(monkeypatch, module, steps)
     x = torch.zeros(steps + 1, 1, 1, 2, dtype=torch.float64)
     start = (levels[0].alpha ** 2 * prior.variances + levels[0].sigma ** 2).sqrt()
     x[steps] = start  # the last sample carries the start, the others one draw each
-    return solver(plain(prior), x, levels).square().sum(0).flatten()
+    return sampler(Run(prior.denoiser, levels, draw=Impulses()), x).square().sum(0).flatten()
 
 
 CENTRED = Gaussian(torch.zeros(1, 1, 2, dtype=torch.float64), GAUSSIAN.variances, GAUSSIAN.basis)
 STOCHASTIC = {
-    "ancestral DDIM": (lambda m, x, lv: guided_ddim(m, x, lv, 1.0, generators=[]), ddim, 1),
-    "DPM-Solver++ SDE": (lambda m, x, lv: dpm_solver(m, x, lv, True, []), dpm, 2),
-    "Euler-Maruyama VE": (lambda m, x, lv: euler_maruyama(m, x, lv, AXES["VE"], []), maruyama, 1),
-    "Euler-Maruyama VP": (lambda m, x, lv: euler_maruyama(m, x, lv, AXES["VP"], []), maruyama, 1),
-    "Euler-Maruyama flow": (lambda m, x, lv: euler_maruyama(m, x, lv, AXES["flow"], []), maruyama, 1),
+    "ancestral DDIM": (GuidedDDIM(1.0), 1),
+    "DPM-Solver++ SDE": (DPMSolver(stochastic=True), 2),
+    "Euler-Maruyama VE": (EulerMaruyama(AXES["VE"]), 1),
+    "Euler-Maruyama VP": (EulerMaruyama(AXES["VP"]), 1),
+    "Euler-Maruyama flow": (EulerMaruyama(AXES["flow"]), 1),
 }
 
 
 @pytest.mark.parametrize("schedule", [exploding, flow])
 @pytest.mark.parametrize("name", STOCHASTIC)
-def test_weak_order_of_the_sde_solvers(name, schedule, monkeypatch):
+def test_weak_order_of_the_sde_solvers(name, schedule):
     """The variance they make, computed without any random number, against that of p_s."""
-    solver, module, order = STOCHASTIC[name]
+    solver, order = STOCHASTIC[name]
     end = schedule(1)[1]
     exact = end.alpha**2 * CENTRED.variances + end.sigma**2
-    errors = []
-    for n in (40, 80, 160, 320):
-        with monkeypatch.context() as patch:
-            errors.append((variance(solver, module, schedule(n), CENTRED, patch) - exact).abs().max().log2().item())
+    counts = (40, 80, 160, 320)
+    errors = [(variance(solver, schedule(n), CENTRED) - exact).abs().max().log2().item() for n in counts]
     slope = (errors[0] - errors[-1]) / 3
     # a scheme whose error is a fortunate few parts in ten thousand has no slope to speak of
     assert order - 0.25 < slope < order + 0.8 or 2 ** errors[-1] < 5e-4 * exact.max()
@@ -151,11 +141,11 @@ def test_langevin_is_stationary():
     """At one level the chain has the variance V / (1 - rho sigma^2 / (2 V)) of its linear recursion."""
     prior, level, size = wide(0.5), Level(0.8, 0.6), 0.3
     target = 0.8**2 * 0.25 + 0.36
-    generators = sample_generators(1, 1)
+    draw = Streams(1, "sampling")
     x = 0.8 * prior.mean + target**0.5 * torch.randn(1, *prior.mean.shape, generator=torch.manual_seed(2)).double()
     for _ in range(30):
-        estimate = plain(prior)(x, level)
-        x = langevin.langevin_step(x, level, estimate, size, langevin.standard_normal(x, generators))
+        estimate = Run(prior.denoiser, [level]).guided(x, level)
+        x = langevin_step(x, level, estimate, size, draw.normal(x))
     expected = target / (1 - size * 0.36 / (2 * target))
     assert x.mean().item() == pytest.approx(0.8 * 0.3, abs=4 * (target / 2e4) ** 0.5)
     assert x.var().item() == pytest.approx(expected, rel=5 * (2 / 2e4) ** 0.5)
@@ -164,19 +154,19 @@ def test_langevin_is_stationary():
 @pytest.mark.parametrize(
     "name, steps, sampler",
     [
-        ("ancestral", 400, lambda m, x, lv, g: guided_ddim(m, x, lv, 1.0, generators=g)),
-        ("ode", 80, lambda m, x, lv, g: heun(m, x, lv)),
-        ("sde", 80, lambda m, x, lv, g: dpm_solver(m, x, lv, True, g)),
-        ("maruyama", 300, lambda m, x, lv, g: euler_maruyama(m, x, lv, AXES["VP"], g)),
-        ("annealed Langevin", 200, lambda m, x, lv, g: annealed_langevin(m, x, lv, 10, 0.1, g)),
-        ("predictor-corrector", 80, lambda m, x, lv, g: predictor_corrector(m, x, lv, 2, 0.1, generators=g)),
+        ("ancestral", 400, GuidedDDIM(1.0)),
+        ("ode", 80, Heun()),
+        ("sde", 80, DPMSolver(stochastic=True)),
+        ("maruyama", 300, EulerMaruyama(AXES["VP"])),
+        ("annealed Langevin", 200, AnnealedLangevin(10, 0.1)),
+        ("predictor-corrector", 80, PredictorCorrector(2, 0.1)),
     ],
 )
 def test_moments_at_the_end(name, steps, sampler):
     """From noise to pictures of a Gaussian: its mean and its variance."""
     prior, levels = wide(), [*exploding(steps, 20.0, 0.02), Level(1.0, 0.0)]
     x = 20.0 * torch.randn(1, *prior.mean.shape, generator=torch.manual_seed(3)).double()
-    samples = sampler(plain(prior), x, levels, sample_generators(4, 1))
+    samples = sampler(Run(prior.denoiser, levels, draw=Streams(4, "sampling")), x)
     assert samples.mean().item() == pytest.approx(0.3, abs=0.03)
     assert samples.var().item() == pytest.approx(0.64, rel=0.05)
 
@@ -200,17 +190,17 @@ def test_posterior_samples_of_a_mixture(name):
     )  # fmt: skip
     posterior, count = MIXTURE.posterior(measurement), 1000
     sampler = {
-        "ode": lambda x, lv, g: dpm_solver(plain(posterior), x, lv),
-        "sde": lambda x, lv, g: dpm_solver(plain(posterior), x, lv, True, g),
-        "ancestral": lambda x, lv, g: guided_ddim(plain(posterior), x, lv, 1.0, generators=g),
-        "maruyama": lambda x, lv, g: euler_maruyama(plain(posterior), x, lv, AXES["VP"], g),
+        "ode": DPMSolver(),
+        "sde": DPMSolver(stochastic=True),
+        "ancestral": GuidedDDIM(1.0),
+        "maruyama": EulerMaruyama(AXES["VP"]),
     }[name]
-    steps = 150 if name == "maruyama" else 40
+    steps = {"maruyama": 150, "ancestral": 150}.get(name, 40)  # schemes of first order
     levels = [*exploding(steps, 20.0, 0.02), Level(1.0, 0.0)]
     x = 20.0 * torch.randn(count, 1, 1, 2, generator=torch.manual_seed(5)).double()
-    samples = sampler(x, levels, sample_generators(6, count))
+    samples = sampler(Run(posterior.denoiser, levels, draw=Streams(6, "sampling", count)), x)
     exact = [posterior.sample(count, seed) for seed in range(7)]
-    floor = sum(sliced_wasserstein(exact[0], other) for other in exact[1:]) / 6
+    floor = sum(sliced_wasserstein(a, b) for a, b in combinations(exact, 2)) / 21
     distance = sum(sliced_wasserstein(samples, other) for other in exact) / 7
     assert distance < 1.5 * floor
 
@@ -219,13 +209,13 @@ def test_noise_rules():
     """eta = 1 is the ancestral step: v^2 = sigma_s^2 (sigma_t^2 - sigma_s^2) / sigma_t^2 where alpha is 1."""
     t, s = Level(1.0, 2.0), Level(1.0, 0.5)
     ancestral = (0.25 * (4 - 0.25) / 4) ** 0.5
-    assert ddim.fresh_noise(t, s, 1.0) == pytest.approx(ancestral)
-    assert ddim.fresh_noise(t, s, 0.5) == pytest.approx(ancestral / 2)
-    assert ddim.fresh_noise(t, s, 3.0) == 0.5  # never more than the state holds
-    assert ddim.fresh_noise(t, s, 0.3, "varsigma") == 0.3
-    assert ddim.fresh_noise(t, Level(1.0, 0.5, 2.0), 0.3, "varsigma") == 0.15  # given in the model's unit
-    assert ddim.fresh_noise(t, s, 0.25, "zeta") == 0.25
-    assert ddim.fresh_noise(Level(0.0, 1.0), Level(0.1, 0.9), 1.0) == pytest.approx(0.9)  # flow, from pure noise
+    assert fresh_noise(t, s, 1.0) == pytest.approx(ancestral)
+    assert fresh_noise(t, s, 0.5) == pytest.approx(ancestral / 2)
+    assert fresh_noise(t, s, 3.0) == 0.5  # never more than the state holds
+    assert fresh_noise(t, s, 0.3, "varsigma") == 0.3
+    assert fresh_noise(t, Level(1.0, 0.5, 2.0), 0.3, "varsigma") == 0.15  # given in the model's unit
+    assert fresh_noise(t, s, 0.25, "zeta") == 0.25
+    assert fresh_noise(Level(0.0, 1.0), Level(0.1, 0.9), 1.0) == pytest.approx(0.9)  # flow, from pure noise
 
 
 def test_time_travel():
@@ -243,11 +233,8 @@ def test_time_travel():
 def test_time_travel_keeps_the_law_and_the_calls():
     prior, levels, seen = wide(), [*exploding(200, 20.0, 0.05), Level(1.0, 0.0)], []
     x = 20.0 * torch.randn(1, *prior.mean.shape, generator=torch.manual_seed(3)).double()
-    path = time_travel(201, 5, 2)
-    samples = guided_ddim(
-        plain(prior), x, levels, 1.0, generators=sample_generators(4, 1), path=path,
-        callback=lambda i, *_: seen.append(i),
-    )  # fmt: skip
+    run = Run(prior.denoiser, levels, draw=Streams(4, "sampling"), report=lambda i, *_: seen.append(i))
+    samples = GuidedDDIM(1.0, repeats=2, jump=5)(run, x)
     assert samples.var().item() == pytest.approx(0.64, rel=0.05)
     assert len(seen) == 402 and seen == sorted(seen) and seen[-1] <= 200
 
@@ -255,10 +242,8 @@ def test_time_travel_keeps_the_law_and_the_calls():
 @pytest.mark.parametrize(
     "sampler",
     [
-        guided_ddim, heun, dpm_solver, annealed_restoration, lambda m, x, lv: dpm_solver(m, x, lv, True, streams(x)),
-        lambda m, x, lv: euler_maruyama(m, x, lv, AXES["flow"], streams(x)),
-        lambda m, x, lv: annealed_langevin(m, x, lv, 2, 0.1, streams(x)),
-        lambda m, x, lv: predictor_corrector(m, x, lv, 1, 0.1, generators=streams(x)),
+        GuidedDDIM(), Heun(), DPMSolver(), AnnealedRestoration(), DPMSolver(stochastic=True),
+        EulerMaruyama(AXES["flow"]), AnnealedLangevin(2, 0.1), PredictorCorrector(1, 0.1),
     ],
 )  # fmt: skip
 def test_flow_from_pure_noise_to_a_consistent_picture(sampler):
@@ -267,12 +252,8 @@ def test_flow_from_pure_noise_to_a_consistent_picture(sampler):
     mask[..., 1] = 1
     y = torch.tensor([[[[0.4, 0.0]]]], dtype=torch.float64)
     measurement = Measurement(Inpainting(mask).to("cpu", torch.float64), y, GaussianNoise(0.0))
-    model = conditional_denoiser(MIXTURE.denoiser, (DDNM(measurement),))
+    levels = [Level(1 - s, s) for s in (1.0, 0.8, 0.5, 0.2, 0.0)]
     x = torch.randn(3, 1, 1, 2, generator=torch.manual_seed(1)).double()
-    samples = sampler(model, x, [Level(1 - s, s) for s in (1.0, 0.8, 0.5, 0.2, 0.0)])
+    samples = sampler(Run(MIXTURE.denoiser, levels, (DDNM(measurement),), Streams(0, "sampling", 3)), x)
     assert samples.isfinite().all()
     assert measurement.residual(samples).abs().max() < 1e-12
-
-
-def streams(x: Tensor) -> list[torch.Generator]:
-    return sample_generators(0, x.shape[0])
