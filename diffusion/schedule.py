@@ -37,6 +37,21 @@ class Schedule:
         level = self.level(ratio / (1 + ratio) if self.family == "flow" else ratio)
         return Level(level.alpha, level.sigma / scale, scale)
 
+    def ramp(self, t: Level, steps: int, low: float = 0.02, bend: float = 7.0) -> list[Level]:
+        """`steps` levels from t on, and the final 0: a walk of its own within a run.
+
+        Exploding models take Karras' spacing (equal steps in sigma^(1 / bend)) down to `low`, in the model's unit, or
+        to a tenth of t; flow models take equal steps in sigma.
+        """
+        sigma = t.scale * t.sigma
+        if self.family == "flow":
+            sigmas = [sigma * (1 - i / steps) for i in range(steps)]
+        else:
+            high, end = sigma ** (1 / bend), min(low, sigma / 10) ** (1 / bend)
+            sigmas = [(high + (end - high) * i / max(steps - 1, 1)) ** bend for i in range(steps)]
+        levels = [self.level(value) for value in (*sigmas, 0.0)]
+        return [t, *(Level(level.alpha, level.sigma / t.scale, t.scale) for level in levels[1:])]
+
 
 class Axis(ABC):
     """A time axis t of the forward SDE; sigma in the model's unit."""

@@ -12,7 +12,7 @@ from torch import Tensor
 import posterior
 from posterior.algebra.autograd import magnitude, pulled_back, traced
 from posterior.diffusion.level import Level
-from posterior.guidance.state import predict
+from posterior.diffusion.state import predict
 from posterior.priors.unet import PhotoUNet, preconditioning
 
 

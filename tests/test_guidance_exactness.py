@@ -12,7 +12,7 @@ from torch import Tensor
 from posterior.algebra.streams import Streams
 from posterior.diffusion.level import Level
 from posterior.diffusion.run import Run
-from posterior.diffusion.state import State
+from posterior.diffusion.state import Estimate, State
 from posterior.guidance.ddnm import DDNM
 from posterior.guidance.dps import DPSGaussian
 from posterior.guidance.mmps import MMPS
@@ -62,7 +62,7 @@ class Exact(PiGDM):
         columns = [operator.forward(state.covariance(row.expand_as(x0))) for row in span]
         evidence = torch.stack(columns, -1) + self.measurement.noise.sigma**2 * eye
         w = torch.linalg.solve(evidence, self.measurement.residual(state.x0))
-        return super().estimate(state, x0)._replace(x0=x0 + state.covariance(operator.adjoint(w)))
+        return Estimate(x0 + state.covariance(operator.adjoint(w)))
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.5])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from posterior.algebra.streams import sample_generators, standard_normal
+from posterior.algebra.streams import Streams
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise, PoissonNoise
 from posterior.operators.identity import Identity
@@ -52,8 +52,7 @@ def test_a_mask_that_hides_nearly_all_is_asked_about(report, lost, asked):
 
 def test_exact_samples_fit_as_the_truth_does_and_their_mean_fits_better():
     """x ~ N(0.5, 0.1^2), y = x + 0.05 z: what EXPECTED says of samples and means, in closed form (case C7)."""
-    streams = sample_generators(0, 4)
-    x, noise, inner = (standard_normal(torch.zeros(1, 3, 256, 256, dtype=torch.float64), [s]) for s in streams[:3])
+    x, noise, inner = (Streams(s, "report").normal(torch.zeros(1, 3, 256, 256, dtype=torch.float64)) for s in range(3))
     y = 0.5 + 0.1 * x + 0.05 * noise
     gain = 0.1**2 / (0.1**2 + 0.05**2)
     mean = 0.5 + gain * (y - 0.5)
