@@ -40,6 +40,10 @@ class Cache:
         self._values.move_to_end(key)
         return self._values[key]
 
+    def take(self, index: torch.Tensor) -> Cache:
+        """That of a copy of the operator for some samples: nothing is known of it yet."""
+        return Cache(self._size, self._device)
+
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Cache:
         """That of a copy of the operator on `device`."""
         device = torch.device(device)

@@ -1,4 +1,4 @@
-"""Copies of objects on another device or in another precision."""
+"""Copies of objects: on another device, in another precision, of some samples only."""
 
 from __future__ import annotations
 
@@ -21,5 +21,24 @@ def moved(holder: Movable, device: torch.device | str, dtype: torch.dtype) -> Mo
             value = type(value)(item.to(device, dtype) if hasattr(item, "to") else item for item in value)
         elif hasattr(value, "to") and hasattr(value, "__dict__"):
             value = value.to(device, dtype)
+        object.__setattr__(clone, name, value)
+    return clone
+
+
+def taken(holder: Movable, index: Tensor, batch: int) -> Movable:
+    """A shallow copy of `holder` of some of its samples.
+
+    Args:
+        index: the samples, int64; one may come several times, as particles do.
+        batch: how many there are: tensors with so many rows are cut, and what can take samples by itself.
+    """
+    clone = copy.copy(holder)
+    for name, value in vars(holder).items():
+        if isinstance(value, Tensor):
+            value = value[index.to(value.device)] if value.ndim and len(value) == batch > 1 else value
+        elif isinstance(value, (tuple, list)) and any(hasattr(item, "take") for item in value):
+            value = type(value)(item.take(index) if hasattr(item, "take") else item for item in value)
+        elif hasattr(value, "take"):
+            value = value.take(index)
         object.__setattr__(clone, name, value)
     return clone

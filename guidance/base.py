@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..algebra.moved import moved
+from ..algebra.moved import moved, taken
 from ..algebra.refusal import Refusal
 from ..diffusion.state import Estimate, State, Step
 from ..measurement.measurement import Measurement
@@ -86,6 +86,10 @@ class Guidance:
     def transition(self, x_s: Tensor, step: Step) -> Tensor:
         """x_s after the step; by default as the sampler made it."""
         return x_s
+
+    def take(self, index: Tensor) -> Guidance:
+        """The same block for some of the samples. index: int64; one may come several times."""
+        return taken(self, index, 0)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Guidance:
         """The same block with its tensors on `device`, in `dtype`."""

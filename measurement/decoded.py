@@ -55,6 +55,9 @@ class Decoded(Operator):
     def support(self, y: Tensor) -> Tensor | None:
         return self.operator.support(y)
 
+    def take(self, index: Tensor) -> Decoded:
+        return Decoded(self.operator.take(index), self.codec)
+
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Decoded:
         return Decoded(self.operator.to(device, dtype), self.codec)
 

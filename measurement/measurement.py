@@ -205,6 +205,14 @@ class Measurement:
         measured = torch.ones_like(square) if support is None else support.expand_as(square)
         return (square.where(measured > 0, 0.0).flatten(1).sum(1) / measured.flatten(1).sum(1)).sqrt()
 
+    def take(self, index: Tensor) -> Measurement:
+        """That of some of its pictures; one of a single picture stays as it is. index: int64."""
+        rows = len(self.y)
+        return replace(
+            self, operator=self.operator.take(index), y=self.y[index.to(self.y.device)] if rows > 1 else self.y,
+            noise=self.noise.take(index),
+        )  # fmt: skip
+
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Measurement:
         return moved(self, device, dtype)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..algebra.moved import moved
+from ..algebra.moved import moved, taken
 from ..algebra.refusal import Refusal
 from ..algebra.streams import Streams
 
@@ -66,6 +66,11 @@ class Noise(ABC):
     def level(self) -> float | None:
         """sigma of Gaussian noise that is the same everywhere; None for any other."""
         return None
+
+    def take(self, index: Tensor) -> Noise:
+        """The same noise for some of the samples. index: int64."""
+        sigma = torch.as_tensor(self.sigma)
+        return taken(self, index, len(sigma)) if sigma.ndim > 1 else self
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Noise:
         return moved(self, device, dtype)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..algebra.autograd import pulled_back, traced
 from ..algebra.krylov import conjugate_gradient
-from ..algebra.moved import moved
+from ..algebra.moved import moved, taken
 from ..algebra.refusal import Refusal
 
 
@@ -107,6 +107,10 @@ class Operator(ABC):
     def pinv(self, y: Tensor) -> Tensor:
         """A^+ y, or a generalised inverse with A(A^+(A(x))) = A(x). Returns `B C H W`."""
         raise Refusal(f"{self.label} has no inverse; choose DPS, which needs none.")
+
+    def take(self, index: Tensor) -> Operator:
+        """The same operator for some of the pictures that it is made for. index: int64."""
+        return self if self.batch == 1 else taken(self, index, self.batch)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Operator:
         """The same operator with its tensors on `device`, in `dtype`."""
