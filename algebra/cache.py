@@ -30,8 +30,14 @@ class Cache:
         self._size, self._device = size, torch.device(device)
         self._values: OrderedDict[Hashable, object] = OrderedDict()
 
-    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """The value of `key`, by `make()` the first time."""
+    def get(self, key: Hashable, make: Callable[[], Value], *parameters: torch.Tensor) -> Value:
+        """The value of `key`, by `make()` the first time.
+
+        Args:
+            parameters: what the value depends on; while a gradient of one of them is wanted nothing is kept.
+        """
+        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
+            return make()
         if key not in self._values:
             with torch.inference_mode(False), torch.no_grad():
                 self._values[key] = make()

@@ -72,7 +72,7 @@ class Convolution(SpectralOperator):
             padded[..., :h, :w] = self.kernel
             return self._diagonalise(padded.roll((-(h // 2), -(w // 2)), (-2, -1)))
 
-        return self._cache.get((*image.shape[-2:], image.dtype, image.device), make)
+        return self._cache.get((*image.shape[-2:], image.dtype, image.device), make, self.kernel)
 
     def singular_values(self, image: Tensor) -> Tensor:
         return self.transfer(image).abs()
