@@ -29,6 +29,7 @@ from .autograd.gradients import GradientScope, normal_tree, static_weights
 from .autograd.memory import out_of_memory, reserve
 from .spaces.space import ModelSpace, schedule_of, space_of
 from .trace import Trace
+from .watch import interruptible
 
 Value = TypeVar("Value")
 
@@ -114,6 +115,7 @@ class GuidedRun:
         if self.trace is not None:
             self.trace.begin(self.blocks)
         with self._stack as entering:
+            entering.enter_context(interruptible())  # the sampler shows the progress
             if self.jacobian:
                 entering.enter_context(static_weights(self.guider))
                 self.guider.conds = normal_tree(self.guider.conds)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..algebra.krylov import conjugate_gradient
+from ..algebra.transforms import dct, idct
 from ..operators.base import LinearOperator
 from ..operators.compose import compose
+from ..operators.convolution import SymmetricConvolution
 from ..operators.diagonal import Weight
 from .measurement import Measurement
 from .noise import ROUNDING
@@ -29,11 +33,34 @@ def membrane(
     operator: LinearOperator, y: Tensor, weight: float, tolerance: float = 1e-6, iterations: int = 300
 ) -> Tensor:
     """argmin_x norm(A x - y)^2 + weight norm(grad x)^2, `B C H W`, by conjugate gradients."""
+    return _smoothest(operator, y, weight, 1, None, tolerance, iterations)
+
+
+def _smoothest(
+    operator: LinearOperator, y: Tensor, weight: float, order: int, start: Tensor | None, tolerance: float, cap: int
+) -> Tensor:
+    """argmin_x norm(A x - y)^2 + weight <x, (-Laplacian)^order x>.
+
+    By conjugate gradients; mirrored symmetric blurs are diagonal in the cosine transform, as the Laplacian is.
+    """
+    b = operator.adjoint(y)
+    if isinstance(operator, SymmetricConvolution):
+        gain = operator.singular_values(b) ** 2 + weight * laplacian_spectrum(b) ** order
+        return idct(dct(b) / gain).to(b.dtype)
 
     def normal_equations(x: Tensor) -> Tensor:
-        return operator.adjoint(operator.forward(x)) + weight * negative_laplacian(x)
+        bent = x
+        for _ in range(order):
+            bent = negative_laplacian(bent)
+        return operator.adjoint(operator.forward(x)) + weight * bent
 
-    return conjugate_gradient(normal_equations, operator.adjoint(y), None, tolerance, iterations, warn=False)
+    return conjugate_gradient(normal_equations, b, start, tolerance, cap, warn=False)
+
+
+def laplacian_spectrum(x: Tensor) -> Tensor:
+    """The eigenvalues of `negative_laplacian` for pictures like x, `H W`, laid out as their cosine transform."""
+    h, w = (4 * (torch.arange(n, dtype=torch.float64) * (math.pi / (2 * n))).sin().square() for n in x.shape[-2:])
+    return (h[:, None] + w).to(x)
 
 
 def continued(operator: LinearOperator, correction: Tensor, x0: Tensor, noise: float) -> Tensor:
@@ -75,13 +102,9 @@ def smooth_inverse(operator: LinearOperator, y: Tensor, weight: float = 0.002, i
         iterations: cap of the conjugate gradients, each time; a start need not be exact.
     """
 
-    def normal_equations(x: Tensor) -> Tensor:
-        bent = negative_laplacian(negative_laplacian(x))
-        return operator.adjoint(operator.forward(x)) + weight * bent
-
     # inside a hole only the small energy speaks, so the residual must become very small to be right there
     start = membrane(operator, y, 5 * weight, 1e-6, iterations)
-    return conjugate_gradient(normal_equations, operator.adjoint(y), start, 1e-6, iterations, warn=False)
+    return _smoothest(operator, y, weight, 2, start, 1e-6, iterations)
 
 
 def smooth_start(measurement: Measurement) -> Tensor:

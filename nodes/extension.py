@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from ..host.models.prior_files import register_folders
+from ..host.watch import watched_node
 
 register_folders()  # before the nodes list what is in them
 
@@ -28,4 +29,4 @@ class PosteriorExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         guides = (guidance_tools, guidance, guidance_linear, guidance_latent)
         families = (operators, measurement, finish, *guides, samplers, trajectories, priors, priors_analytic, inspect)
-        return [node for family in families for node in family.NODES]
+        return [watched_node(node) for family in families for node in family.NODES]

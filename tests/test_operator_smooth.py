@@ -15,7 +15,7 @@ from posterior.measurement.noise import GaussianNoise
 from posterior.measurement.smooth import continued, harmonic, membrane, smooth_inverse
 from posterior.operators.base import LinearOperator
 from posterior.operators.compose import compose
-from posterior.operators.convolution import CircularConvolution
+from posterior.operators.convolution import CircularConvolution, convolution
 from posterior.operators.crop import Crop
 from posterior.operators.diagonal import Weight
 from posterior.operators.downscale import downscale
@@ -25,6 +25,7 @@ from posterior.operators.kernels import gaussian
 F64 = torch.float64
 SIZE = 12
 OPERATORS = {
+    "out of focus": lambda: convolution(gaussian(0.6).to(F64)),
     "lost pixels": lambda: RandomPixels(0.6, 1),
     "hole": lambda: Inpainting(torch.nn.functional.pad(torch.ones(1, 1, 5, 6, dtype=F64), (3, 3, 4, 3))),
     "wider frame": lambda: Crop(3, 0, 2, 1),
