@@ -8,18 +8,18 @@ import torch
 from comfy_api.latest import io
 
 from ..guidance.auto import automatic
-from ..guidance.general import ERRORS, LIFTINGS, SCALES, General
+from ..guidance.general import General
 from ..guidance.timing import SCHEDULES, Timing
 from ..host.spaces.vae import is_latent_vae
-from .guidance import CATEGORY, chain, guidance_output, schema
 from .report import losses_in_words, paragraphs, spoken
+from .schema import GuidanceNode, Setting, chain, guidance_output, guidance_schema
 from .sockets import Guidance
 
 
 class AutoGuidanceNode(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        chosen = schema(
+        chosen = guidance_schema(
             "PosteriorAutoGuidance", "Auto Guidance",
             "Picks a method by the damage, its noise and the kind of model, and says which. Start here.",
             io.Int.Input(
@@ -39,37 +39,31 @@ class AutoGuidanceNode(io.ComfyNode):
         return spoken(guides, report, text=paragraphs(report, losses_in_words(measurement)))
 
 
-class GeneralGuidanceNode(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return schema(
-            "PosteriorGeneralGuidance", "General Guidance (Build Your Own)",
-            "The template behind the methods, with its three parts to choose: what is compared, how the difference "
-            "becomes a picture, and how strongly it counts. To see and vary what a method is.",
-            io.Combo.Input(
-                "error", options=list(ERRORS), default="prediction",
-                tooltip="What is compared with the measurement. prediction: the model's clean picture. state: the "
-                "noisy picture. Start with prediction.",
-            ),
-            io.Combo.Input(
-                "lifting", options=list(LIFTINGS), default="adjoint",
-                tooltip="How the difference becomes a picture. adjoint: spread back, safe. pinv: undone, exact. "
-                "jacobian: spread back through the model, slow. Start with adjoint.",
-            ),
-            io.Combo.Input(
-                "scale", options=list(SCALES), default="variance",
-                tooltip="How strongly it counts. variance: by the noise of measurement and step. constant: always "
-                "alike. norm: always the same length. Start with variance.",
-            ),
-            io.Float.Input(
-                "c", default=1.0, min=0.0, max=1000.0, step=0.01,
-                tooltip="The constant in the scale (no unit); larger is weaker. Start with 1.",
-            ),
-        )  # fmt: skip
-
-    @classmethod
-    def execute(cls, measurement, error, lifting, scale, c, guidance=None, vae=None) -> io.NodeOutput:
-        return chain(lambda: General(measurement, error, lifting, scale, c), guidance, vae)
+class GeneralGuidanceNode(GuidanceNode):
+    METHOD = General
+    HEAD = (
+        "PosteriorGeneralGuidance", "General Guidance (Build Your Own)",
+        "The template behind the methods, with its three parts to choose: what is compared, how the difference "
+        "becomes a picture, and how strongly it counts. To see and vary what a method is.",
+    )  # fmt: skip
+    SETTINGS = (
+        Setting(
+            "error",
+            "What is compared with the measurement. prediction: the model's clean picture. state: the "
+            "noisy picture. Start with prediction.",
+        ),
+        Setting(
+            "lifting",
+            "How the difference becomes a picture. adjoint: spread back, safe. pinv: undone, exact. "
+            "jacobian: spread back through the model, slow. Start with adjoint.",
+        ),
+        Setting(
+            "scale",
+            "How strongly it counts. variance: by the noise of measurement and step. constant: always "
+            "alike. norm: always the same length. Start with variance.",
+        ),
+        Setting("c", "The constant in the scale (no unit); larger is weaker. Start with 1.", 0.0, 1000.0, 0.01),
+    )
 
 
 class GuidanceTimingNode(io.ComfyNode):
@@ -78,7 +72,7 @@ class GuidanceTimingNode(io.ComfyNode):
         return io.Schema(
             node_id="PosteriorGuidanceTiming",
             display_name="Guidance Timing",
-            category=CATEGORY,
+            category="posterior/guidance",
             description="When guidance listens, and how much. Holds for all blocks that come in; steps that do not "
             "listen cost nothing.",
             inputs=[

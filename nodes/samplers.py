@@ -23,81 +23,56 @@ from ..host.solve import (
 )
 from ..host.spaces.vae import is_latent_vae
 from ..samplers.annealed import AnnealedRestoration
-from ..samplers.ddim import NOISE_RULES, GuidedDDIM
+from ..samplers.ddim import GuidedDDIM
 from .priors import UNCONDITIONAL
 from .report import fit_in_words, losses_in_words, paragraphs, spoken
+from .schema import SamplerNode, Setting
 from .sockets import Guidance, Measurement, picture
 
 CATEGORY = "posterior/samplers"
 
 
-class GuidedDDIMNode(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return io.Schema(
-            node_id="PosteriorGuidedDDIM",
-            display_name="Guided DDIM Sampler",
-            category=CATEGORY,
-            description="DDIM whose every step listens to the measurement. For SamplerCustom and SamplerCustomAdvanced.",
-            inputs=[
-                io.Float.Input(
-                    "amount", default=1.0, min=0.0, max=100.0, step=0.01,
-                    tooltip="Fresh noise in each step, as noise_rule reads it: 0 none (one seed, one smooth path), 1 the "
-                    "full amount, which corrects earlier errors. Start with 1.",
-                ),
-                io.Combo.Input(
-                    "noise_rule", options=list(NOISE_RULES), default="eta",
-                    tooltip="eta: DDIM's own (1 is ancestral). zeta: DiffPIR's share of the noise, 0 to 1. varsigma: the "
-                    "standard deviation itself, in the model's unit. Start with eta.",
-                ),
-                Guidance.Input("guidance", optional=True, tooltip="Without it this is plain DDIM."),
-                io.Int.Input(
-                    "repeats", default=1, min=1, max=100, optional=True,
-                    tooltip="Time travel: take each stretch of steps so many times, going back up in noise in between. "
-                    "More makes filled-in parts fit better and takes as many times longer. Start with 1, which is off.",
-                ),
-                io.Int.Input(
-                    "jump", default=10, min=1, max=1000, optional=True,
-                    tooltip="Time travel: length of a stretch, in steps. Start with 10.",
-                ),
-                io.Float.Input(
-                    "travel_start", default=0.0, min=0.0, max=1.0, step=0.01, optional=True,
-                    tooltip="Time travel from this share of the sampling on, 0 to 1. Start with 0.",
-                ),
-                io.Float.Input(
-                    "travel_end", default=1.0, min=0.0, max=1.0, step=0.01, optional=True,
-                    tooltip="Time travel up to this share of the sampling, 0 to 1. Start with 1.",
-                ),
-            ],
-            outputs=[io.Sampler.Output("sampler", display_name="sampler", tooltip="For SamplerCustom(Advanced).")],
-        )  # fmt: skip
-
-    @classmethod
-    def execute(
-        cls, amount, noise_rule, guidance=None, repeats=1, jump=10, travel_start=0.0, travel_end=1.0
-    ) -> io.NodeOutput:
-        sampler = GuidedDDIM(amount, noise_rule, repeats, jump, travel_start, travel_end)
-        return io.NodeOutput(GuidedSampler(guidance or (), sampler))
+class GuidedDDIMNode(SamplerNode):
+    METHOD = GuidedDDIM
+    HEAD = (
+        "PosteriorGuidedDDIM", "Guided DDIM Sampler",
+        "DDIM whose every step listens to the measurement. For SamplerCustom and SamplerCustomAdvanced.",
+    )  # fmt: skip
+    SETTINGS = (
+        Setting(
+            "amount", start=1.0, least=0.0, most=100.0, step=0.01,
+            tooltip="Fresh noise in each step, as noise_rule reads it: 0 none (one seed, one smooth path), 1 the "
+            "full amount, which corrects earlier errors. Start with 1.",
+        ),
+        Setting(
+            "rule", id="noise_rule",
+            tooltip="eta: DDIM's own (1 is ancestral). zeta: DiffPIR's share of the noise, 0 to 1. varsigma: the "
+            "standard deviation itself, in the model's unit. Start with eta.",
+        ),
+        Setting(
+            "repeats", least=1, most=100, later=True,
+            tooltip="Time travel: take each stretch of steps so many times, going back up in noise in between. "
+            "More makes filled-in parts fit better and takes as many times longer. Start with 1, which is off.",
+        ),
+        Setting("jump", "Time travel: length of a stretch, in steps. Start with 10.", 1, 1000, later=True),
+        Setting(
+            "start", id="travel_start", least=0.0, most=1.0, step=0.01, later=True,
+            tooltip="Time travel from this share of the sampling on, 0 to 1. Start with 0.",
+        ),
+        Setting(
+            "end", id="travel_end", least=0.0, most=1.0, step=0.01, later=True,
+            tooltip="Time travel up to this share of the sampling, 0 to 1. Start with 1.",
+        ),
+    )  # fmt: skip
 
 
-class AnnealedRestorationNode(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return io.Schema(
-            node_id="PosteriorAnnealedRestoration",
-            display_name="Annealed Restoration Sampler",
-            category=CATEGORY,
-            description="Denoises and fits in turn without adding noise: one faithful, slightly smooth picture instead "
-            "of a sample. Start it from a smooth Starting Point with Disable Noise.",
-            inputs=[
-                Guidance.Input("guidance", optional=True, tooltip="DiffPIR or DDNM; without it this only denoises.")
-            ],
-            outputs=[io.Sampler.Output("sampler", display_name="sampler", tooltip="For SamplerCustom(Advanced).")],
-        )
-
-    @classmethod
-    def execute(cls, guidance=()) -> io.NodeOutput:
-        return io.NodeOutput(GuidedSampler(guidance or (), AnnealedRestoration()))
+class AnnealedRestorationNode(SamplerNode):
+    METHOD = AnnealedRestoration
+    HEAD = (
+        "PosteriorAnnealedRestoration", "Annealed Restoration Sampler",
+        "Denoises and fits in turn without adding noise: one faithful, slightly smooth picture instead of a sample. Start "
+        "it from a smooth Starting Point with Disable Noise.",
+    )  # fmt: skip
 
 
 class RestorationSigmasNode(io.ComfyNode):
