@@ -10,6 +10,7 @@ from ..host.watch import watched_node
 register_folders()  # before the nodes list what is in them
 
 from . import (  # noqa: E402
+    examples,
     finish,
     guidance,
     guidance_latent,
@@ -28,5 +29,6 @@ from . import (  # noqa: E402
 class PosteriorExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         guides = (guidance_tools, guidance, guidance_linear, guidance_latent)
-        families = (operators, measurement, finish, *guides, samplers, trajectories, priors, priors_analytic, inspect)
+        seen = (operators, measurement, examples, finish)
+        families = (*seen, *guides, samplers, trajectories, priors, priors_analytic, inspect)
         return [watched_node(node) for family in families for node in family.NODES]

@@ -6,6 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..measurement.blend import keep_measured
+from .search import found_by
 from .sockets import Measurement, picture, planes
 
 
@@ -15,6 +16,7 @@ class KeepMeasuredPixelsNode(io.ComfyNode):
         return io.Schema(
             node_id="PosteriorKeepMeasuredPixels",
             display_name="Keep Measured Pixels",
+            **found_by("PosteriorKeepMeasuredPixels"),
             category="posterior/measurement",
             description="Puts your own pixels back, bit for bit, and fits the filled-in part to them without a seam. The "
             "last step of inpainting and outpainting with any model.",

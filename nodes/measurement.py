@@ -13,6 +13,7 @@ from ..measurement.noise import GaussianNoise, Noise, PoissonNoise
 from ..measurement.noise_level import noise_level
 from ..photos import DAMAGES, PHOTOS, load_damage, load_photo
 from .report import fit_in_words, losses_in_words, paragraphs, spoken
+from .search import found_by
 from .sockets import Measurement, Operator, hole, picture, planes
 
 CATEGORY = "posterior/measurement"
@@ -60,6 +61,7 @@ class ObserveNode(io.ComfyNode):
         return io.Schema(
             node_id="PosteriorObserve",
             display_name="Observe (Damaged Picture)",
+            **found_by("PosteriorObserve"),
             category=CATEGORY,
             description="A picture that is already damaged, together with what happened to it.",
             inputs=[
@@ -154,6 +156,7 @@ class EstimateNoiseNode(io.ComfyNode):
         return io.Schema(
             node_id="PosteriorEstimateNoise",
             display_name="Estimate Noise Level",
+            **found_by("PosteriorEstimateNoise"),
             category=CATEGORY,
             description="How noisy a picture is: the sigma_y for Observe. For even, grainy noise; noise that was "
             "enlarged, blurred or compressed is underestimated.",
@@ -206,6 +209,7 @@ class MeasurementFitNode(io.ComfyNode):
         return io.Schema(
             node_id="PosteriorMeasurementFit",
             display_name="Measurement Fit",
+            **found_by("PosteriorMeasurementFit"),
             category=CATEGORY,
             description="How well a picture explains the measurement: residual RMS / sigma_y. A sample has 1, a restoration or "
             "mean may lie below; well above 1 misses data. A fit does not prove that the operator is right.",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from comfy_api.latest import io
 
 from ..operators.convolution import BOUNDARIES
+from .search import found_by
 from .sockets import Operator
 
 CATEGORY = "posterior/operators"
@@ -19,6 +20,7 @@ def operator_schema(node_id: str, display_name: str, description: str, inputs: S
         category=CATEGORY,
         description=description,
         inputs=list(inputs),
+        **found_by(node_id),
         outputs=[Operator.Output("operator", display_name="operator", tooltip="What happened to the picture.")],
     )
 

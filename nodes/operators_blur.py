@@ -18,7 +18,7 @@ class GaussianBlurNode(io.ComfyNode):
     def define_schema(cls):
         return operator_schema(
             "PosteriorGaussianBlur",
-            "Gaussian Blur",
+            "Gaussian Blur (Deblur, Sharpen)",
             "The picture is out of focus in a soft, even way.",
             [
                 io.Float.Input(

@@ -16,6 +16,7 @@ from ..operators.jpeg import JPEG
 from ..operators.pointwise import DITHERS, Gamma, Palette, Quantisation, Saturation
 from .operator_schema import operator_schema, seed_input
 from .report import spoken
+from .search import found_by
 from .sockets import JPEGFile, planes
 
 #: the dither that has no derivative
@@ -27,7 +28,7 @@ class GrayscaleNode(io.ComfyNode):
     def define_schema(cls):
         return operator_schema(
             "PosteriorGrayscale",
-            "Colorization (From Grey)",
+            "Colorization (Colorize From Grey)",
             "Only the brightness was recorded. Solving adds colours that the model finds natural.",
         )
 
@@ -166,7 +167,7 @@ class JPEGNode(io.ComfyNode):
 
         return operator_schema(
             "PosteriorJPEG",
-            "JPEG Compression",
+            "JPEG Compression (Remove Artifacts)",
             "The picture went through JPEG. Solving removes blocks and smears. Needs DPS or Pi-GDM.",
             [
                 io.Int.Input(
@@ -200,6 +201,7 @@ class ReadJPEGNode(io.ComfyNode):
         return io.Schema(
             node_id="PosteriorReadJPEG",
             display_name="Read JPEG File",
+            **found_by("PosteriorReadJPEG"),
             category="posterior/measurement",
             description="How a JPEG file was compressed: its own tables, its chroma and the way it is turned, for JPEG "
             "Compression. Choose the file that Load Image loads.",

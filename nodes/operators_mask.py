@@ -17,7 +17,7 @@ class InpaintingNode(io.ComfyNode):
     def define_schema(cls):
         return operator_schema(
             "PosteriorInpainting",
-            "Inpainting (Mask)",
+            "Inpainting (Remove Text, Scratches)",
             "Some pixels are lost: scratches, text, an object to remove. The mask marks what to fill in.",
             [
                 io.Mask.Input("mask", tooltip="White marks what is lost. Same size as the picture."),

@@ -26,7 +26,7 @@ class SuperResolutionNode(io.ComfyNode):
     def define_schema(cls):
         return operator_schema(
             "PosteriorSuperResolution",
-            "Super-Resolution (Factor)",
+            "Super-Resolution (Upscale by a Factor)",
             "The picture was made smaller by a whole factor. Solving makes it that many times larger.",
             [
                 io.Int.Input(
@@ -54,7 +54,7 @@ class UpscaleToNode(io.ComfyNode):
 
         return operator_schema(
             "PosteriorUpscaleTo",
-            "Super-Resolution (To Size)",
+            "Super-Resolution (Upscale to Size)",
             "The picture was made smaller. Solving brings it to a size of your choice, whole factor or not.",
             [
                 io.Image.Input("image", tooltip="The small picture; only its size is used here. Observe the same picture."),

@@ -27,6 +27,7 @@ from ..samplers.ddim import GuidedDDIM
 from .priors import UNCONDITIONAL
 from .report import fit_in_words, losses_in_words, paragraphs, spoken
 from .schema import SamplerNode, Setting
+from .search import found_by
 from .sockets import Guidance, Measurement, picture
 
 CATEGORY = "posterior/samplers"
@@ -136,6 +137,7 @@ class ApplyGuidanceNode(io.ComfyNode):
         return io.Schema(
             node_id="PosteriorApplyGuidance",
             display_name="Apply Guidance to Model",
+            **found_by("PosteriorApplyGuidance"),
             category=CATEGORY,
             description="A model that listens to the measurement in every sampler: KSampler, SamplerCustom, any guider. "
             "Two of them in a row listen to both.",
@@ -156,7 +158,8 @@ class SolveNode(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="PosteriorSolve",
-            display_name="Solve Inverse Problem",
+            display_name="Solve Inverse Problem (Repair, Restore)",
+            **found_by("PosteriorSolve"),
             category=CATEGORY,
             description="From a measurement to pictures in one node. Chooses a method that fits, unless guidance is "
             "connected: DDNM for clean linear damage, DiffPIR for noisy one, Pi-GDM or DPS for the rest, DPS for latent models.",
@@ -172,7 +175,8 @@ class SolveNode(io.ComfyNode):
                 io.Int.Input("steps", default=30, min=1, max=1000, tooltip="Model calls per picture. Start with 30."),
                 io.Int.Input(
                     "seed", default=0, min=0, max=2**53, control_after_generate=True,
-                    tooltip="Chooses the noise; the same number gives the same picture. Start with 0.",
+                    tooltip="Chooses the noise of samples; the same number gives the same picture. A restoration has no noise and "
+                    "is the same with every seed. Start with 0.",
                 ),
                 io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many samples of one measurement; one of several pictures gets one each. Start with 1."),
                 io.Float.Input(

@@ -16,6 +16,7 @@ from comfy_api.latest import io
 from ..host.run import Guide
 from ..host.sampler import GuidedSampler
 from ..samplers.base import Sampler
+from .search import found_by
 from .sockets import Guidance, Measurement
 
 
@@ -139,6 +140,7 @@ def guidance_schema(
         display_name=display_name,
         category="posterior/guidance",
         description=description,
+        **found_by(node_id),
         inputs=[
             Measurement.Input("measurement", tooltip="What was seen."),
             *inputs,

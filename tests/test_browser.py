@@ -192,3 +192,66 @@ def test_the_help_panel_shows_our_page(page: Any, errors: list[str]):
     info.click()
     page.get_by_text("It knows texture and edges, not objects").wait_for()
     assert errors == []
+
+
+#: what artists type, and a node that must be among what the search of nodes finds, in every frontend
+WORDS = {
+    "scratch": "PosteriorInpainting", "remove text": "PosteriorInpainting", "repair": "PosteriorSolve",
+    "deblur": "PosteriorGaussianBlur", "sharpen": "PosteriorGaussianBlur", "remove noise": "PosteriorIdentity",
+    "upscale": "PosteriorSuperResolution", "colorize": "PosteriorGrayscale",
+    "jpeg artifacts": "PosteriorJPEG", "old photo": "PosteriorDamagedPhoto", "damaged": "PosteriorObserve",
+}  # fmt: skip
+
+
+def test_words_of_artists_find_our_nodes(page: Any):
+    missing = {}
+    for words, wanted in WORDS.items():
+        found = page.evaluate(SEARCH, words)
+        if wanted not in found:
+            missing[words] = found[:5]
+    assert missing == {}
+
+
+#: names of the nodes that the search box of the frontend finds
+SEARCH = """
+words => {
+    const stores = document.querySelector("#vue-app").__vue_app__.config.globalProperties.$pinia._s;
+    return stores.get("nodeDef").nodeSearchService.searchNode(words, []).map(node => node.name);
+}
+"""
+
+
+def test_a_new_solve_keeps_its_seed(page: Any):
+    values = page.evaluate("LiteGraph.createNode('PosteriorSolve').widgets.map(widget => [widget.name, widget.value])")
+    assert ["control_after_generate", "fixed"] in values
+
+
+ARTISTS = [path for path in WORKFLOWS if not path.stem.startswith("study_")]
+
+
+def test_templates_are_small_and_seen_at_once(page: Any):
+    """In a window of 1600 x 1000: at most nine nodes and a note, all of them in sight, large enough to be read."""
+    for path in ARTISTS:
+        workflow = json.loads(path.read_text(encoding="utf-8"))
+        kinds = [node["type"] for node in workflow["nodes"]]
+        assert len(kinds) <= 10 and "MarkdownNote" in kinds and "PosteriorSimulate" not in kinds, path.stem
+        view = page.evaluate(VIEW, workflow)
+        assert view["scale"] > 0.58, path.stem
+        left, top, right, bottom = view["bounds"]
+        assert left >= 50 and top >= 70 and right <= 1600 and bottom <= 1000, (path.stem, view)
+
+
+#: the scale at which a workflow opens, and where its nodes then are in the window: left, top, right, bottom
+VIEW = """
+async workflow => {
+    await app.loadGraphData(workflow);
+    await new Promise(done => setTimeout(done, 500));  // a frontend that fits the view does so with the next frame
+    const {scale, offset} = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect();
+    const box = app.graph._nodes.map(({pos: [x, y], size: [w, h]}) => [x, y - 30, x + w, y + h]);
+    const edge = (side, of) => of(...box.map(each => each[side]));
+    const at = (value, axis) => (value + offset[axis]) * scale + (axis ? canvas.y : canvas.x);
+    const ends = [[0, Math.min], [1, Math.min], [2, Math.max], [3, Math.max]];
+    const bounds = ends.map(([side, of]) => at(edge(side, of), side % 2));
+    return {scale, bounds};
+}
+"""

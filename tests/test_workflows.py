@@ -8,10 +8,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_models
 from PIL import Image
 
+from posterior.photos import load_photo
+from posterior.photos.damaged import DAMAGED, SIDE
 from posterior.tools.server import CLONE, Server
 from posterior.tools.workflow import to_prompt
 
@@ -50,11 +53,30 @@ def with_tiny_checkpoint(workflow: dict, server: Server, host: Callable[[], obje
     return prompt
 
 
+def psnr(content: bytes, truth: np.ndarray) -> float:
+    picture = Image.open(io.BytesIO(content)).convert("RGB").resize(truth.shape[1::-1], Image.Resampling.BICUBIC)
+    return -10 * np.log10(np.mean((np.asarray(picture) / 255 - truth) ** 2))
+
+
+def check_repair(prompt: dict, outputs: dict, server: Server) -> None:
+    """Of a photo that was damaged already, the repaired one is nearer to the truth, which no node has seen."""
+    for node in prompt.values():
+        if node["class_type"] == "PosteriorDamagedPhoto":
+            truth = load_photo(DAMAGED[node["inputs"]["damage"]][1], SIDE)[0].numpy()
+            titles = {entry["_meta"]["title"]: identity for identity, entry in prompt.items()}
+            damaged, repaired = (
+                psnr(server.images({"": outputs[titles[title]]})[0], truth) for title in ("Damaged", "Repaired")
+            )
+            print(f"{node['inputs']['damage']}: {damaged:.1f} dB, repaired {repaired:.1f} dB")
+            assert repaired > damaged + 1
+
+
 @each_workflow
 def test_a_workflow_runs(path: Path, server: Server, request: pytest.FixtureRequest):
     workflow = json.loads(path.read_text(encoding="utf-8"))
     prompt = with_tiny_checkpoint(workflow, server, lambda: request.getfixturevalue("host"))
     outputs = server.run(prompt)
+    check_repair(prompt, outputs, server)
     for identity, node in prompt.items():
         if node["class_type"] in ("SaveImage", "PreviewImage"):
             for content in server.images({identity: outputs[identity]}):
@@ -63,4 +85,4 @@ def test_a_workflow_runs(path: Path, server: Server, request: pytest.FixtureRequ
         if node["class_type"] in ("PosteriorMeasurementFit", "PosteriorSolve"):
             (text,) = outputs[identity]["text"]
             for fit in re.findall(r"fit ([\d.]+)", text):
-                assert 0.5 <= float(fit) <= 1.3, text
+                assert 0.3 <= float(fit) <= 1.3, text

@@ -58,8 +58,8 @@ def blur_baseline(pictures: Pictures, settings: dict[str, Any]) -> tuple[np.ndar
 
 
 JOBS: dict[str, tuple[str, Callable[..., Any]]] = {
-    "hole": ("inpaint_photo", hole_baseline),
-    "blur": ("deblur_photo", blur_baseline),
+    "hole": ("study_inpaint_photo", hole_baseline),
+    "blur": ("study_deblur_photo", blur_baseline),
 }
 
 

@@ -23,8 +23,9 @@ from . import environment
 from .server import Server
 from .workflow import to_prompt
 
-#: columns by the longest way from a source, within a column in the order of the prompt; pictures at the right in pairs,
-#: or below where the graph is so wide that its words could not be read otherwise
+#: columns by the longest way from a source, within a column in the order of the prompt; neighbours share one where that
+#: is no higher than a pair of pictures; these stand at the right, or below where the graph is so wide that its words
+#: could not be read otherwise
 LAYOUT = """
 async ({prompt, note}) => {
     await app.loadApiJson(prompt, "workflow");
@@ -59,7 +60,10 @@ async ({prompt, note}) => {
         x += Math.max(...nodes.map(node => node.size[0])) + gap;
         bottom = Math.max(bottom, y);
     };
-    columns.forEach(stack);
+    const height = nodes => nodes.reduce((sum, node) => sum + node.size[1] + gap + title, 0);
+    for (const [at, nodes] of columns.entries())
+        if (height([...(columns[at - 1] ?? []), ...nodes]) <= 920) columns[at] = [...(columns[at - 1] ?? []), ...nodes];
+    columns.filter((nodes, at) => columns[at + 1]?.[0] !== nodes[0]).forEach(stack);
     const pictures = graph._nodes.filter(isPicture);
     if (x + 195 * pictures.length < 2450)
         while (pictures.length) stack(pictures.splice(0, 2));
@@ -67,19 +71,19 @@ async ({prompt, note}) => {
         pictures.forEach((node, index) => node.pos = [390 * index, bottom]);
         bottom += 380 + gap + title;
     }
-    const height = 190;
+    const above = 190;
     if (note) {
         const card = LiteGraph.createNode("MarkdownNote");
         graph.add(card);
         card.title = "How to use this";
         card.widgets[0].value = note;
-        card.pos = [0, -height - gap - title];
-        card.setSize([Math.min(x - gap, 1000), height]);
+        card.pos = [0, -above - gap - title];
+        card.setSize([Math.min(x - gap, 1000), above]);
     }
     const saved = graph.serialize();
     // all of it on a laptop's screen, but no smaller than can be read
-    const scale = Math.max(0.58, Math.min(0.8, 1400 / x, 760 / (bottom + height + gap + 2 * title)));
-    saved.extra = {...saved.extra, ds: {scale, offset: [90 / scale, 130 / scale + height + gap + title]}};
+    const scale = Math.max(0.58, Math.min(0.8, 1400 / x, 760 / (bottom + above + gap + 2 * title)));
+    saved.extra = {...saved.extra, ds: {scale, offset: [90 / scale, 130 / scale + above + gap + title]}};
     saved.id = crypto.randomUUID();
     return JSON.parse(JSON.stringify(saved));  // as a file has it: nothing that is undefined
 }
