@@ -147,7 +147,8 @@ class GuidedRun:
         """
         levels = [self.level(sigma) for sigma in sigmas]
         prior = HostPrior(self, predict, options or {})
-        return HostRun(prior, levels, self.blocks, draw, schedule=self.schedule, host=self)
+        record = {} if self.trace is None else self.trace.record
+        return HostRun(prior, levels, self.blocks, draw, record=record, schedule=self.schedule, host=self)
 
     def sparing(self, call: Callable[[], Value]) -> Value:
         """What `call` gives; made again in a more sparing way when its gradient fails for want of memory."""

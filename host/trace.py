@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,15 +36,21 @@ class Row:
 
 @dataclass
 class Trace:
-    """The last run of the guides that carry it."""
+    """The last run of the guides that carry it.
+
+    Args:
+        record: what the sampler itself has noted, `diffusion.run.Run.record`: curves as lists of numbers, and numbers.
+    """
 
     rows: list[Row] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     noisy: list[bool] = field(default_factory=list)
+    record: dict[str, Any] = field(default_factory=dict)
 
     def begin(self, blocks: Sequence[Guidance]) -> None:
         """Forgets the run before."""
         self.rows.clear()
+        self.record.clear()
         self.labels, self.noisy = [block.label for block in blocks], [block.measurement.noisy for block in blocks]
 
     @torch.no_grad()

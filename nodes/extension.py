@@ -22,6 +22,7 @@ from . import (  # noqa: E402
     priors,
     priors_analytic,
     samplers,
+    samplers_mcmc,
     trajectories,
 )
 
@@ -30,5 +31,6 @@ class PosteriorExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         guides = (guidance_tools, guidance, guidance_linear, guidance_latent)
         seen = (operators, measurement, examples, finish)
-        families = (*seen, *guides, samplers, trajectories, priors, priors_analytic, inspect)
+        walks = (samplers, trajectories, samplers_mcmc)
+        families = (*seen, *guides, *walks, priors, priors_analytic, inspect)
         return [watched_node(node) for family in families for node in family.NODES]

@@ -9,10 +9,9 @@ from comfy_api.latest import io
 from ..algebra.refusal import Refusal
 from ..host.plot import Panel, draw
 from ..host.trace import Trace
-from .sockets import Guidance
+from .sockets import Convergence, Guidance
 
 CATEGORY = "posterior/inspect"
-Convergence = io.Custom("CONVERGENCE")
 
 
 class RecordConvergenceNode(io.ComfyNode):
@@ -45,9 +44,9 @@ class ConvergencePlotNode(io.ComfyNode):
             display_name="Convergence Plot",
             category=CATEGORY,
             description="Draws what Record Convergence has noted: the residual over the noise level (near 1 is a fit) and "
-            "the size of the change by guidance, against the model calls.",
+            "the size of the change by guidance, against the model calls; and what a sampler has noted itself.",
             inputs=[
-                Convergence.Input("record", tooltip="From Record Convergence."),
+                Convergence.Input("record", tooltip="From Record Convergence, or from a sampler that keeps a record."),
                 io.Latent.Input("latent", tooltip="What the sampler gave, so that this node waits for it."),
                 io.Int.Input(
                     "width", default=768, min=256, max=4096, step=8, tooltip="Of the plot, in pixels. Start with 768.",
@@ -58,7 +57,8 @@ class ConvergencePlotNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, record, latent, width) -> io.NodeOutput:
-        if not record.rows:
+        curves = {name: values for name, values in record.record.items() if isinstance(values, list)}
+        if not record.rows and not curves:
             raise Refusal("Nothing was recorded; connect Record Convergence's guidance output to the sampler.")
         fits, residuals = {}, {}
         for number, (label, noisy) in enumerate(zip(record.labels, record.noisy, strict=True)):
@@ -67,8 +67,10 @@ class ConvergencePlotNode(io.ComfyNode):
             lines[name] = [row.misfit[number] for row in record.rows]
         panels = [Panel("residual RMS / sigma_y", fits, mark=1.0)] if fits else []
         panels += [Panel("residual RMS (0 to 1)", residuals)] if residuals else []
-        panels.append(Panel("change by guidance (RMS)", {"change": [row.change for row in record.rows]}))
-        return io.NodeOutput(draw(panels, "model calls", width))
+        if record.rows:
+            panels.append(Panel("change by guidance (RMS)", {"change": [row.change for row in record.rows]}))
+        panels += [Panel(name, {name: values}) for name, values in curves.items()]
+        return io.NodeOutput(draw(panels, "model calls" if record.rows else "steps", width))
 
 
 NODES = [RecordConvergenceNode, ConvergencePlotNode]

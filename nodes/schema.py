@@ -13,11 +13,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 from comfy_api.latest import io
 
+from ..guidance.base import Guidance as Carrier
 from ..host.run import Guide
 from ..host.sampler import GuidedSampler
+from ..host.trace import Trace
 from ..samplers.base import Sampler
 from .search import found_by
-from .sockets import Guidance, Measurement
+from .sockets import Convergence, Guidance, Measurement
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,30 @@ class SamplerNode(MethodNode):
     @classmethod
     def execute(cls, guidance=None, **given: Any) -> io.NodeOutput:
         return io.NodeOutput(GuidedSampler(guidance or (), cls.make(**given)))
+
+
+class MeasuredSamplerNode(SamplerNode):
+    """A measurement that the sampler brings in by its own means, and a VAE; a SAMPLER and its record out."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        schema = sampler_schema(*cls.HEAD, *cls.inputs(), later=cls.inputs(later=True))
+        vae = io.Vae.Input("vae", optional=True, tooltip="Needed for latent models (SD, SDXL, Flux ...): their own VAE.")
+        schema.inputs = [
+            Measurement.Input("measurement", tooltip="What was seen."),
+            *cls.inputs(), vae, *cls.inputs(later=True),
+        ]  # fmt: skip
+        schema.outputs.append(
+            Convergence.Output("record", display_name="record", tooltip="What the sampler notes: for Convergence Plot.")
+        )
+        return schema
+
+    @classmethod
+    def execute(cls, measurement, vae=None, **given: Any) -> io.NodeOutput:
+        trace = Trace()
+        with torch.inference_mode(False):
+            guide = Guide(Carrier(measurement), vae, trace)
+        return io.NodeOutput(GuidedSampler((guide,), cls.make(**given)), trace)
 
 
 def guidance_schema(

@@ -12,6 +12,7 @@ from ..host.autograd.gradients import normal
 Operator = io.Custom("MEASUREMENT_OPERATOR")
 Measurement = io.Custom("MEASUREMENT")
 Guidance = io.Custom("LIKELIHOOD_GUIDANCE")
+Convergence = io.Custom("CONVERGENCE")
 JPEGFile = io.Custom("JPEG_FILE")
 #: more than this share of values may not lie further outside [0, 1] than this
 SHARE, MARGIN = 0.01, 0.1
