@@ -5,22 +5,24 @@ from __future__ import annotations
 import math
 from functools import cache
 from itertools import combinations
+from typing import Literal
 
 import pytest
 import torch
+from sampler_rows import SAMPLERS, Row
 from torch import Tensor
 
 from posterior.algebra.streams import Streams
 from posterior.diffusion.level import Level
 from posterior.diffusion.run import Run
-from posterior.diffusion.schedule import AXES
+from posterior.diffusion.schedule import AXES, Schedule
+from posterior.guidance.base import Guidance
 from posterior.guidance.ddnm import DDNM
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
 from posterior.operators.inpainting import Inpainting
 from posterior.priors.gaussian import Gaussian
 from posterior.priors.mixture import GaussianMixture
-from posterior.samplers.annealed import AnnealedRestoration
 from posterior.samplers.base import Sampler
 from posterior.samplers.ddim import GuidedDDIM, fresh_noise, noised, time_travel
 from posterior.samplers.dpm import DPMSolver
@@ -239,21 +241,46 @@ def test_time_travel_keeps_the_law_and_the_calls():
     assert len(seen) == 402 and seen == sorted(seen) and seen[-1] <= 200
 
 
-@pytest.mark.parametrize(
-    "sampler",
-    [
-        GuidedDDIM(), Heun(), DPMSolver(), AnnealedRestoration(), DPMSolver(stochastic=True),
-        EulerMaruyama(AXES["flow"]), AnnealedLangevin(2, 0.1), PredictorCorrector(1, 0.1),
-    ],
-)  # fmt: skip
-def test_flow_from_pure_noise_to_a_consistent_picture(sampler):
-    """alpha = 0 at the start, sigma = 0 at the end: finite, and what was measured is kept."""
+# Every sampler
+
+
+def problem(row: Row, sigma: float, measure: Literal["first", "each"] = "first") -> list[Guidance]:
+    """The first of two numbers is measured: one measurement for all, or one for each of six samples."""
     mask = torch.zeros(1, 1, 1, 2)
     mask[..., 1] = 1
     y = torch.tensor([[[[0.4, 0.0]]]], dtype=torch.float64)
-    measurement = Measurement(Inpainting(mask).to("cpu", torch.float64), y, GaussianNoise(0.0))
+    y = y * torch.linspace(1, 2, 6).reshape(6, 1, 1, 1) if measure == "each" else y
+    measurement = Measurement(Inpainting(mask).to("cpu", torch.float64), y, GaussianNoise(sigma))
+    return [Guidance(measurement) if row.measured else DDNM(measurement)]
+
+
+@pytest.mark.parametrize("row", SAMPLERS, ids=str)
+def test_flow_from_pure_noise_to_a_consistent_picture(row: Row):
+    """alpha = 0 at the start, sigma = 0 at the end: finite, and what was measured is kept."""
+    blocks, seen = problem(row, 0.0), []
     levels = [Level(1 - s, s) for s in (1.0, 0.8, 0.5, 0.2, 0.0)]
     x = torch.randn(3, 1, 1, 2, generator=torch.manual_seed(1)).double()
-    samples = sampler(Run(MIXTURE.denoiser, levels, (DDNM(measurement),), Streams(0, "sampling", 3)), x)
+    run = Run(
+        MIXTURE.denoiser, levels, blocks, Streams(0, "sampling", 3), lambda i, x, x0, t: seen.append(i),
+        schedule=Schedule("flow"),
+    )  # fmt: skip
+    samples = row.sampler(run, x)
     assert samples.isfinite().all()
-    assert measurement.residual(samples).abs().max() < 1e-12
+    # a chain of finite width is as far off as its last level lets it
+    assert blocks[0].measurement.residual(samples).abs().max() < (0.5 if row.measured else 1e-12)
+    assert seen == sorted(seen) and seen[0] == 0 and seen[-1] < len(levels) - 1, "the progress"
+
+
+@pytest.mark.parametrize("measure", ["first", "each"])
+@pytest.mark.parametrize("row", SAMPLERS, ids=str)
+def test_a_sample_is_the_picture_that_it_would_be_alone(row: Row, measure):
+    blocks, levels = problem(row, 0.3, measure), exploding(5, 5.0, 0.1)
+    x = 5 * torch.randn(6, 1, 1, 2, generator=torch.manual_seed(1)).double()
+
+    def samples(*index: int) -> Tensor:
+        own = [block.take(torch.tensor(index)) for block in blocks]
+        return row.sampler(Run(MIXTURE.denoiser, levels, own, Streams(3, "sampling", index)), x[list(index)])
+
+    together = samples(*range(6))
+    for i in (0, 1, 5):
+        torch.testing.assert_close(samples(i), together[i : i + 1], rtol=1e-10, atol=1e-10)

@@ -1,0 +1,48 @@
+"""Every sampler once: what the parametrised tests run over. A new sampler adds its row here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from posterior.diffusion.schedule import AXES
+from posterior.samplers.annealed import AnnealedRestoration
+from posterior.samplers.base import Sampler
+from posterior.samplers.ddim import GuidedDDIM
+from posterior.samplers.dpm import DPMSolver
+from posterior.samplers.heun import Heun
+from posterior.samplers.langevin import AnnealedLangevin, PredictorCorrector
+from posterior.samplers.maruyama import EulerMaruyama
+from posterior.samplers.split_gibbs import SplitGibbs
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sampler.
+
+    Args:
+        name: of the test.
+        sampler: with settings that suit tiny problems.
+        measured: whether it brings the measurement in by its own means; the others listen to blocks.
+    """
+
+    name: str
+    sampler: Sampler
+    measured: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+
+SAMPLERS = [
+    Row("ddim", GuidedDDIM()),
+    Row("ancestral ddim", GuidedDDIM(1.0)),
+    Row("ddim with time travel", GuidedDDIM(1.0, repeats=2, jump=2)),
+    Row("heun", Heun()),
+    Row("dpm-solver", DPMSolver()),
+    Row("dpm-solver of the SDE", DPMSolver(stochastic=True)),
+    Row("annealed restoration", AnnealedRestoration()),
+    Row("euler-maruyama", EulerMaruyama(AXES["flow"])),
+    Row("annealed langevin", AnnealedLangevin(2, 0.1)),
+    Row("predictor-corrector", PredictorCorrector(1, 0.1)),
+    Row("split gibbs", SplitGibbs(3, 2), measured=True),
+]
