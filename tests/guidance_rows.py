@@ -42,16 +42,21 @@ NEXT = {"high": Level(1.0, 3.0), "low": Level(1.0, 0.03), "flow": Level(0.75, 0.
 
 
 class Dense64(NamedTuple):
-    """Everything a dense formula may use, for one sample: vectors and matrices in float64."""
+    """Everything a dense formula may use, for one sample: vectors and matrices in float64.
+
+    The noise differs from entry to entry of y where sigma is a vector; `scatter` is what it is at A m, where that
+    differs.
+    """
 
     x: Tensor
     m: Tensor
     V: Tensor
     A: Tensor
     y: Tensor
-    sigma: float
+    sigma: float | Tensor
     t: Level
     s: Level
+    scatter: float | Tensor | None = None
 
     @property
     def r(self) -> Tensor:
@@ -65,10 +70,34 @@ class Dense64(NamedTuple):
     def bar(self) -> float:
         return self.t.sigma / self.t.alpha
 
+    @property
+    def variance(self) -> Tensor:
+        return torch.as_tensor(self.sigma, dtype=F64).expand(len(self.y)) ** 2
+
+    @property
+    def steepest(self) -> Tensor:
+        """-grad norm(W (y - A m)) with W = 1 / sigma, scaled so that equal noise is W = I."""
+        weight = 1 / self.variance.sqrt() if isinstance(self.sigma, Tensor) else torch.ones_like(self.y)
+        weight = weight * len(weight) ** 0.5 / weight.norm()
+        return self.A.T @ (weight**2 * self.r) / (weight * self.r).norm()
+
+    @property
+    def score(self) -> Tensor:
+        """A^T r / sigma^2, sigma being that at A m."""
+        scatter = self.sigma if self.scatter is None else self.scatter
+        return self.A.T @ (self.r / torch.as_tensor(scatter, dtype=F64) ** 2)
+
+    def whitened(self) -> Dense64:
+        """In units of the noise, where there is any."""
+        deviation = self.variance.sqrt()
+        if not deviation.all():
+            return self
+        return self._replace(A=self.A / deviation[:, None], y=self.y / deviation, sigma=1.0)
+
     def evidence(self, variance: float | Tensor) -> Tensor:
         """(A variance A^T + sigma_y^2 I)^-1."""
         inner = variance if isinstance(variance, Tensor) else variance * torch.eye(len(self.m), dtype=F64)
-        return torch.linalg.inv(self.A @ inner @ self.A.T + self.sigma**2 * torch.eye(len(self.y), dtype=F64))
+        return torch.linalg.inv(self.A @ inner @ self.A.T + self.variance.diag())
 
 
 @dataclass(frozen=True)
@@ -90,11 +119,12 @@ def _ald_normalised(d: Dense64) -> Tensor:
 
 
 def _ald(d: Dense64, gamma2: float) -> Tensor:
-    return d.m + d.bar**2 * d.A.T @ (d.y - d.A @ d.x / d.t.alpha) / (d.sigma**2 + gamma2)
+    return d.m + d.bar**2 * d.A.T @ ((d.y - d.A @ d.x / d.t.alpha) / (d.variance + gamma2))
 
 
 def _directions(d: Dense64, weight: Callable[[Tensor], Tensor]) -> Tensor:
-    """m plus weights on y_bar - V^T m in the measured directions."""
+    """m plus weights on y_bar - V^T m in the measured directions, by their singular values in units of the noise."""
+    d = d.whitened()
     u, s, vh = torch.linalg.svd(d.A, full_matrices=False)
     seen = s > 1e-9
     u, s, vh = u[:, seen], s[seen], vh[seen]
@@ -102,13 +132,13 @@ def _directions(d: Dense64, weight: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def _diffpir(d: Dense64, variance: float) -> Tensor:
-    rho = 1.5 * d.sigma**2 / variance
+    d, rho = d.whitened(), 1.5 / variance
     return torch.linalg.solve(d.A.T @ d.A + rho * torch.eye(len(d.m), dtype=F64), d.A.T @ d.y + rho * d.m)
 
 
 def _tmpd(d: Dense64) -> Tensor:
     rows = (d.A @ d.V @ d.A.T).sum(1).clamp_min(0)
-    return d.m + d.V @ d.A.T @ (d.r / (rows + d.sigma**2))
+    return d.m + d.V @ d.A.T @ (d.r / (rows + d.variance))
 
 
 def _jacobian(d: Dense64) -> Tensor:
@@ -123,16 +153,16 @@ ROWS = [
     Row("Score-ALD", ScoreALD, lambda d: _ald(d, d.bar**2)),
     Row("Score-ALD constant", lambda m: ScoreALD(m, 0.5, "constant"), lambda d: _ald(d, 0.25)),
     Row("Score-ALD normalised", lambda m: ScoreALDNormalised(m, 0.7), _ald_normalised),
-    Row("DPS", lambda m: DPS(m, 0.3), shift=lambda d: 0.6 * _norm(d) * _jacobian(d).T @ d.A.T @ d.r / d.r.norm()),
-    Row("STSL", lambda m: STSL(m, 0.3), shift=lambda d: 0.6 * _norm(d) * _jacobian(d).T @ d.A.T @ d.r / d.r.norm()),
+    Row("DPS", lambda m: DPS(m, 0.3), shift=lambda d: 0.6 * _norm(d) * _jacobian(d).T @ d.steepest),
+    Row("STSL", lambda m: STSL(m, 0.3), shift=lambda d: 0.6 * _norm(d) * _jacobian(d).T @ d.steepest),
     Row(
         "DPS without Jacobian", lambda m: DPS(m, 0.3, False),
-        shift=lambda d: 0.6 * _norm(d) * d.t.alpha / d.t.sigma**2 * d.white * d.A.T @ d.r / d.r.norm(),
+        shift=lambda d: 0.6 * _norm(d) * d.t.alpha / d.t.sigma**2 * d.white * d.steepest,
     ),
-    Row("DPS Gaussian", DPSGaussian, lambda d: d.m + d.V @ d.A.T @ d.r / d.sigma**2),
+    Row("DPS Gaussian", DPSGaussian, lambda d: d.m + d.V @ d.score),
     Row(
         "DPS Gaussian without Jacobian", lambda m: DPSGaussian(m, jacobian=False),
-        lambda d: d.m + d.white * d.A.T @ d.r / d.sigma**2,
+        lambda d: d.m + d.white * d.score,
     ),
     Row("Pi-GDM", PiGDM, lambda d: d.m + d.V @ d.A.T @ d.evidence(d.white) @ d.r),
     Row(
@@ -147,7 +177,7 @@ ROWS = [
     Row("TMPD", TMPD, _tmpd),
     Row("DDNM", DDNM, lambda d: _directions(d, torch.ones_like), clean=True),
     Row(
-        "DDNM+", DDNM, lambda d: _directions(d, lambda s: (s * d.s.sigma / d.s.alpha / d.sigma).clamp_max(1)),
+        "DDNM+", DDNM, lambda d: _directions(d, lambda s: (s * d.s.sigma / d.s.alpha).clamp_max(1)),
     ),
     Row("DiffPIR", lambda m: DiffPIR(m, 1.5), lambda d: _diffpir(d, d.bar**2)),
     Row("DiffPIR bounded", lambda m: DiffPIR(m, 1.5, 1.0), lambda d: _diffpir(d, d.white)),
@@ -157,18 +187,18 @@ ROWS = [
     ),
     Row("DDS clean", lambda m: DDS(m, 100), lambda d: _directions(d, torch.ones_like), clean=True),
     Row(
-        "MPGD", lambda m: MPGD(m, 0.1), lambda d: d.m + 0.2 * _norm(d) / d.t.alpha * d.A.T @ d.r / d.r.norm(),
+        "MPGD", lambda m: MPGD(m, 0.1), lambda d: d.m + 0.2 * _norm(d) / d.t.alpha * d.steepest,
     ),
     Row(
         "LGD-MC", lambda m: LGDMC(m, 0.3, deviation=1e-9),
-        shift=lambda d: 0.6 * _norm(d) * _jacobian(d).T @ d.A.T @ d.r / d.r.norm(),
+        shift=lambda d: 0.6 * _norm(d) * _jacobian(d).T @ d.steepest,
     ),
-    Row("SNIPS", SNIPS, lambda d: _directions(d, lambda s: (s * d.bar / d.sigma).square().clamp_max(1))),
+    Row("SNIPS", SNIPS, lambda d: _directions(d, lambda s: (s * d.bar).square().clamp_max(1))),
     Row("SNIPS clean", SNIPS, lambda d: _directions(d, torch.ones_like), clean=True),
     Row("General, Score-ALD", lambda m: General(m, "state", "adjoint", "variance", 1.0), lambda d: _ald(d, d.bar**2)),
     Row(
         "General, DPS", lambda m: General(m, "prediction", "jacobian", "variance", 0.0),
-        lambda d: d.m + d.V @ d.A.T @ d.r / d.sigma**2,
+        lambda d: d.m + d.V @ d.A.T @ (d.r / d.variance),
     ),
     Row(
         "General, DDNM", lambda m: General(m, "prediction", "pinv", "variance", 1.0),
