@@ -14,6 +14,7 @@ from posterior.algebra.refusal import Refusal
 from posterior.guidance.ddnm import DDNM
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
+from posterior.operators.identity import Identity
 
 NONE = [[None, {}]]
 
@@ -153,9 +154,30 @@ def test_one_seed_one_picture_and_own_streams(host, gaussian):
     assert (three - other).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("way", ["fresh noise", "a block that draws, in a sampler of the host"])
+def test_a_sample_taken_out_of_its_batch_is_the_same_picture(host, gaussian, way):
+    """Case C4: samples 1 and 5 of six, alone by `batch_index`, as LatentFromBatch gives them."""
+    from posterior.guidance.lgd import LGDMC
+
+    if way == "fresh noise":
+        model, sampler = gaussian, host.call("PosteriorGuidedDDIM", amount=1.0, noise_rule="eta")
+    else:
+        picture = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+        measurement = Measurement.observe(Identity(), picture, GaussianNoise(0.1))
+        model, sampler = apply_guidance(gaussian, guide(LGDMC(measurement, 0.3))), "euler"
+    sigmas = torch.tensor([10.0, 2.0, 0.5, 0.0])
+    six, _ = host.sample(model, sampler, sigmas, host.latent(6, 3, SIZE, SIZE), seed=5)
+    for i in (1, 5):
+        single = {**host.latent(1, 3, SIZE, SIZE), "batch_index": [i]}
+        alone, _ = host.sample(model, sampler, sigmas, single, seed=5)
+        assert (alone - six[i : i + 1]).abs().max() < 1e-4  # float32; other noise would be off by 0.1 and more
+    pair = {**host.latent(2, 3, SIZE, SIZE), "batch_index": [5, 1]}
+    swapped, _ = host.sample(model, sampler, sigmas, pair, seed=5)
+    assert (swapped - six[[5, 1]]).abs().max() < 1e-4
+
+
 def test_simulated_noise_and_sampling_noise_are_independent(host, gaussian):
     """The same seed in Simulate and in the sampler must not give the same numbers."""
-    from posterior.operators.identity import Identity
     from posterior.samplers.base import Sampler
 
     clean = torch.zeros(1, 3, SIZE, SIZE)
