@@ -46,18 +46,24 @@ def keep_measured(measurement: Measurement, picture: Tensor) -> Tensor:
             "each."
         )
     picture = picture[..., :height, :width]
-    if not (isinstance(operator, SpectralOperator) and operator.aligned and operator.local):
+    if not shows_pixels(operator, picture):
         raise _no_pixels(operator)
-    s = operator.singular_values(picture).to(picture)
-    if not ((s == 0) | (s == 1)).all() or s.all():
-        raise _no_pixels(operator)
-    known, keep = operator.adjoint(measurement.y).to(picture), s > 0
+    known = operator.adjoint(measurement.y).to(picture)
+    keep = operator.singular_values(picture).to(picture) > 0
     spread = operator.spread(measurement.y)
     if spread is not None:
         keep = keep & (operator.adjoint(spread.to(picture).expand_as(measurement.y)) == 0)
     batch = max(len(known), len(picture))
     known, keep, picture = (each.expand(batch, channels, -1, -1) for each in (known, keep, picture))
     return torch.where(keep, known, picture + harmonic(known - picture, keep))
+
+
+def shows_pixels(operator: Operator, picture: Tensor) -> bool:
+    """Whether every measured number is a pixel of pictures like this one, and some are missing."""
+    if not (isinstance(operator, SpectralOperator) and operator.aligned and operator.local):
+        return False
+    s = operator.singular_values(picture)
+    return bool(((s == 0) | (s == 1)).all()) and not bool(s.all())
 
 
 def _no_pixels(operator: Operator) -> Refusal:

@@ -63,6 +63,19 @@ def laplacian_spectrum(x: Tensor) -> Tensor:
     return (h[:, None] + w).to(x)
 
 
+def through_grey(operator: LinearOperator, x: Tensor) -> Tensor:
+    """A picture or correction with the same luminance w . x whose colours are equal: (w . x) / sum(w) in each.
+
+    Where only w . x is measured (`Operator.luma`), A^+ and the proximal step go along w, a bright green: the shortest
+    that fits, as if the errors of the three colours had nothing to do with each other. In photographs they
+    go together, so that the likely picture that fits lies along grey. For other operators x comes back as it is.
+    """
+    if operator.luma is None:
+        return x
+    w = operator.luma.to(x)
+    return torch.einsum("c,bchw->bhw", w / w.sum(), x)[:, None].expand_as(x)
+
+
 def continued(operator: LinearOperator, correction: Tensor, x0: Tensor, noise: float) -> Tensor:
     """The likeliest error of x0_hat where nothing was measured, given the correction where something was, `B C H W`.
 
@@ -73,15 +86,16 @@ def continued(operator: LinearOperator, correction: Tensor, x0: Tensor, noise: f
 
     fade within noise / g pixels, and mu, the mean of the correction in each colour, is an offset of the model. This is
     ordinary kriging (https://doi.org/10.2113/gsecongeo.58.8.1246); where the noise is large, and d harmonic, it is
-    Poisson image editing (https://doi.org/10.1145/882262.882269). Of operators that do not measure the numbers of a
-    picture one by one the correction is returned as it is.
+    Poisson image editing (https://doi.org/10.1145/882262.882269). Where luminance is all that was measured it goes on
+    into the colours, see `through_grey`; other operators that do not measure the numbers of a picture one by one have
+    the correction back as it is.
 
     Args:
         x0: x0_hat, whose mean squared gradient is g^2.
         noise: sigma_t / alpha_t, > 0.
     """
     if not operator.local:
-        return correction
+        return through_grey(operator, correction)
     keep = (operator.singular_values(correction) > 0).expand_as(correction)
     known = keep.to(correction)
     mean = (known * correction).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp_min(1)

@@ -11,7 +11,7 @@ from ..guidance.auto import automatic
 from ..guidance.general import General
 from ..guidance.timing import SCHEDULES, Timing
 from ..host.spaces.vae import is_latent_vae
-from .report import losses_in_words, paragraphs, spoken
+from .report import losses_in_words, paragraphs, rounding_in_words, spoken
 from .schema import GuidanceNode, Setting, chain, guidance_output, guidance_schema
 from .sockets import Guidance
 
@@ -36,7 +36,8 @@ class AutoGuidanceNode(io.ComfyNode):
         with torch.inference_mode(False):
             block, report = automatic(measurement, steps, is_latent_vae(vae))
         (guides,) = chain(lambda: block, guidance, vae).args
-        return spoken(guides, report, text=paragraphs(report, losses_in_words(measurement)))
+        about = losses_in_words(measurement), rounding_in_words(measurement)
+        return spoken(guides, report, text=paragraphs(report, *about))
 
 
 class GeneralGuidanceNode(GuidanceNode):

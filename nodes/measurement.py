@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..algebra.refusal import Refusal
-from ..host.solve import start_picture
+from ..host.start import start_picture
 from ..measurement.measurement import Measurement as Measured
 from ..measurement.measurement import combine, require_finite
 from ..measurement.noise import GaussianNoise, Noise, PoissonNoise

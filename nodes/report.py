@@ -76,6 +76,14 @@ def share_in_words(lost: float) -> str:
     )
 
 
+def rounding_in_words(measurement: Measurement) -> str:
+    """What of a clean picture is below its rounding; nothing where nothing is."""
+    drowned = measurement.drowned()
+    if drowned < 0.005:
+        return ""
+    return f"{100 * drowned:.0f} % of the directions are below the rounding of 8 bits and were left to the prior."
+
+
 def _cause(label: str) -> str:
     """What may be wrong with the damage as it was described."""
     for word, cause in CAUSES.items():

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import torch
 from comfy_api.latest import io
 
 from ..algebra.refusal import Refusal
-from ..guidance.auto import automatic
 from ..host.apply import apply_guidance
 from ..host.models.pixel_model import needs_prompt
-from ..host.run import Guide
-from ..host.sampler import GuidedSampler
-from ..host.solve import (
-    STARTS,
-    can_restore,
-    decode,
-    restoration_sigmas,
-    restoration_sigmas_for,
-    run_sampler,
-    sampling_sigmas,
-    start_latent,
-)
-from ..host.spaces.vae import is_latent_vae
+from ..host.solve import restoration_sigmas, solve
+from ..host.start import STARTS, start_latent
 from ..samplers.annealed import AnnealedRestoration
 from ..samplers.ddim import GuidedDDIM
 from .priors import UNCONDITIONAL
-from .report import fit_in_words, losses_in_words, paragraphs, spoken
+from .report import fit_in_words, losses_in_words, paragraphs, rounding_in_words, spoken
 from .schema import SamplerNode, Setting
 from .search import found_by
 from .sockets import Guidance, Measurement, picture
@@ -170,7 +157,7 @@ class SolveNode(io.ComfyNode):
                     "estimate", options=["restoration", "samples"], default="restoration",
                     tooltip="restoration: one faithful picture, slightly smooth. samples: possible pictures, sharp, each "
                     "seed another. Start with restoration for small damage, samples for large holes. Where a method cannot "
-                    "restore (damage that is not linear, latent models, DDRM and the like), samples are made.",
+                    "restore (clipped light, phase retrieval, latent models, DDRM and the like), samples are made.",
                 ),
                 io.Int.Input("steps", default=30, min=1, max=1000, tooltip="Model calls per picture. Start with 30."),
                 io.Int.Input(
@@ -204,26 +191,15 @@ class SolveNode(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         if not positive and needs_prompt(model.model):
             raise Refusal("This model needs a prompt; connect one to positive (CLIP Text Encode; its text may be empty).")
-        with torch.inference_mode(False):
-            if guidance:
-                guides, chosen = guidance, ", ".join(guide.block.label for guide in guidance)
-            else:
-                block, chosen = automatic(measurement, steps, is_latent_vae(vae), estimate == "restoration")
-                guides = (Guide(block, vae),)
-        restore = estimate == "restoration" and can_restore(guides, vae)
-        if restore:
-            sampler, sigmas, batch_size = AnnealedRestoration(), restoration_sigmas_for(measurement, steps), 1
-        else:
-            sampler, sigmas = GuidedDDIM(1.0), sampling_sigmas(model, steps)
-        latent = start_latent(measurement, "smooth" if restore else "noise", batch_size, vae)
-        positive, negative = positive or UNCONDITIONAL, negative or UNCONDITIONAL
-        samples = run_sampler(model, GuidedSampler(guides, sampler), sigmas, latent, positive, negative, cfg, seed, noisy=not restore)
-        images = decode(samples, measurement.image_shape, vae)
+        images, path = solve(
+            model, measurement, steps, estimate == "restoration", guidance or (), vae, batch=batch_size,
+            positive=positive or UNCONDITIONAL, negative=negative or UNCONDITIONAL, cfg=cfg, seed=seed,
+        )  # fmt: skip
         mean = images.mean(0, keepdim=True) if len(measurement.y) == 1 else images
-        fit = measurement.agreement(images.cpu())
-        words = fit_in_words(measurement, fit, "restoration" if restore else "sample")
-        chosen = f"{'restoration' if restore else 'samples'} by {chosen}; {steps} steps"
-        report = paragraphs(words, losses_in_words(measurement), chosen)
+        seen = path.measurement
+        fit = seen.agreement(images.cpu())
+        words = fit_in_words(seen, fit, path.kind)
+        report = paragraphs(words, losses_in_words(seen), rounding_in_words(seen), path.words)
         return spoken(picture(images), picture(mean), fit.mean().item(), report, text=report)
 
 

@@ -31,6 +31,8 @@ class Operator(ABC):
     local: bool = False
     #: whether it was done as the file was saved, so that whatever covers the picture was there before
     saves: bool = False
+    #: weights w of red, green and blue where nothing but w . x was measured of each pixel's colour
+    luma: Tensor | None = None
 
     @property
     def batch(self) -> int:

@@ -30,6 +30,10 @@ class Composition(Operator):
     def batch(self) -> int:
         return max(self.outer.batch, self.inner.batch)
 
+    @property
+    def luma(self) -> Tensor | None:
+        return self.outer.luma if self.inner.luma is None else self.inner.luma
+
     def image_shape(self, measurement_shape: tuple[int, ...]) -> tuple[int, int, int]:
         return self.inner.image_shape((measurement_shape[0], *self.outer.image_shape(measurement_shape)))
 

@@ -40,6 +40,10 @@ class Grayscale(SpectralOperator):
         """A grey picture may come with three equal colours."""
         return self.forward(image) if image.shape[1] == 3 else image
 
+    @property
+    def luma(self) -> Tensor:
+        return self.weights
+
     def _w(self, like: Tensor) -> Tensor:
         return self.weights.to(like)
 
