@@ -199,7 +199,7 @@ class HostPrior:
 
         def forward() -> tuple[Tensor, Tensor]:
             options = self._host.calls.options(self._options)
-            self._host.calls.verify(lambda u: self._x0(u, t, options), x, self._host.guider.inner_model, options)
+            self._host.calls.verify(lambda u: self._x0(u, t, options), x, self._host.guider, options)
             return traced(lambda u: self._x0(u, t, options), x)
 
         graph = self._host.sparing(forward)

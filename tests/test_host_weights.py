@@ -73,6 +73,28 @@ def own(host, sd15):  # noqa: F811
         return comfy.sd.load_diffusion_model(str(sd15[1]))
 
 
+def in_precision(model, dtype: torch.dtype):
+    """The MODEL with a network that computes in `dtype`, which the host avoids on a CPU."""
+    with torch.inference_mode():
+        model.model.diffusion_model.to(dtype)
+    model.model.manual_cast_dtype, model.model.diffusion_model.dtype = None, dtype
+    return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_a_doubtful_network_whose_gradient_is_right_passes(host, own, vae, dtype):  # noqa: F811
+    """The check is none of precision: rounding must not be taken for a part that is missing."""
+
+    def around(executor, x, *args, **kwargs):
+        calls.append(torch.is_grad_enabled())
+        return executor(x, *args, **kwargs)
+
+    calls = []
+    in_precision(own, dtype)
+    assert torch.equal(guided(host, network_wrapper(own, around), vae[0]), guided(host, own, vae[0]))
+    assert calls == [True, False, False, False, False, True]  # the check and the step
+
+
 def packed(layer: nn.Linear) -> None:
     weight = layer.weight
     scale = weight.abs().max().item() / 127
@@ -114,8 +136,10 @@ def foreign(layer: nn.Linear) -> None:
     layer.__class__ = Foreign
 
 
-def test_layers_that_cut_the_gradient_are_refused(host, own, vae):  # noqa: F811
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_layers_that_cut_the_gradient_are_refused(host, own, vae, dtype):  # noqa: F811
     """Case B2, B3: kernels of other packs, between skip connections that carry a gradient."""
+    in_precision(own, dtype)
     with pytest.raises(Refusal, match="leaves a part of the network out.*choose DDNM or DiffPIR"):
         guided(host, with_layers(own, foreign), vae[0])
 
@@ -203,3 +227,166 @@ def test_an_attention_patch_that_cuts_the_gradient_is_refused(host, sd15, vae): 
     """Case B4."""
     with pytest.raises(Refusal, match="leaves a part of the network out"):
         guided(host, adapted(sd15[0], detached=True), vae[0])
+
+
+def exchanged(model, make):
+    """The MODEL with make(layer) in the place of each Linear of its network."""
+    with torch.inference_mode():
+        for parent in list(model.model.diffusion_model.modules()):
+            for name, child in list(parent._modules.items()):
+                if isinstance(child, nn.Linear):
+                    parent._modules[name] = make(child)
+    return model
+
+
+def fp8(weight: Tensor):
+    from comfy.quant_ops import QuantizedTensor
+
+    return QuantizedTensor.from_float(weight.clone(), "TensorCoreFP8Layout")
+
+
+def mixed_precision(layer: nn.Linear) -> nn.Module:
+    """As hosts load a checkpoint with fp8 weights and scales of the activations, on a card with fp8 products."""
+    import comfy.ops
+
+    ops = comfy.ops.mixed_precision_ops({}, torch.float32, full_precision_mm=False)
+    new = ops.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="cpu")
+    new.weight, new.layout_type = nn.Parameter(fp8(layer.weight), requires_grad=False), "TensorCoreFP8Layout"
+    new.input_scale, new.bias = nn.Parameter(torch.tensor(0.02), requires_grad=False), layer.bias
+    return new
+
+
+def scaled(layer: nn.Linear) -> nn.Module:
+    import comfy.ops
+
+    ops = comfy.ops.scaled_fp8_ops(fp8_matrix_mult=True, override_dtype=torch.float8_e4m3fn)
+    new = ops.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="cpu")
+    weight = fp8(layer.weight)
+    new.weight, new.bias = nn.Parameter(weight._qdata, requires_grad=False), layer.bias
+    new.scale_weight = nn.Parameter(weight._layout_params["scale"], requires_grad=False)
+    new.scale_input = nn.Parameter(torch.tensor(0.02), requires_grad=False)
+    return new
+
+
+def rounded(layer: nn.Linear) -> nn.Module:
+    layer.weight = nn.Parameter(fp8(layer.weight).dequantize(), requires_grad=False)
+    return layer
+
+
+@pytest.mark.parametrize("make", [mixed_precision, scaled])
+def test_quantised_products(host, sd15, vae, make):  # noqa: F811
+    """Case B2: a step by full-precision products of the same weights; afterwards the layers are what they were."""
+    import comfy.sd
+
+    with torch.inference_mode():
+        plain, quantised = (comfy.sd.load_diffusion_model(str(sd15[1])) for _ in range(2))
+        layer = make(nn.Linear(32, 16))
+        try:
+            assert not layer(torch.randn(1, 4, 32)).requires_grad
+        except RuntimeError:
+            pytest.skip("this torch has no fp8 products on the CPU")
+    expected = guided(host, exchanged(plain, rounded), vae[0])
+    exchanged(quantised, make)
+    own = [name for name in vars(layer) if not name.startswith("__")]
+    before = [{key: vars(each).get(key) for key in own} for each in quantised.model.modules()]
+    got = guided(host, quantised, vae[0])
+    assert (got - expected).abs().max() < 1e-3 * expected.abs().max()  # float32, summed in another order
+    for layer, attributes in zip(quantised.model.modules(), before, strict=True):
+        assert all(vars(layer).get(key) is value for key, value in attributes.items())
+        assert "forward_comfy_cast_weights" not in vars(layer)
+
+
+STEPS = torch.tensor([5.0, 4.5, 4.0, 3.5, 3.0])
+
+
+@pytest.mark.parametrize("node", ["EasyCache", "LazyCache"])
+def test_the_host_s_caches_rest_in_guided_steps(host, sd15, vae, node):  # noqa: F811
+    """What is taken from a cache has no gradient."""
+    inputs = {"reuse_threshold": 3.0, "start_percent": 0.0, "end_percent": 1.0, "verbose": False}
+    cached = host.call(node, model=sd15[0], **inputs)
+    unguided = [host.sample(model, "euler", STEPS, host.latent(1, 4, 8, 8), host.conditioning())[0]
+                for model in (cached, sd15[0])]  # fmt: skip
+    assert not torch.equal(*unguided)  # it does something
+    assert torch.equal(guided(host, cached, vae[0], STEPS), guided(host, sd15[0], vae[0], STEPS))
+
+
+def test_caches_of_other_packs_are_refused(host, sd15, vae):  # noqa: F811
+    """They leave out the network, and with it its gradient, in some later step."""
+
+    def around(executor, x, t, *args, **kwargs):
+        times.append(t[0].item())
+        if times[-1] < times[0]:
+            return x + held[-1]
+        output = executor(x, t, *args, **kwargs)
+        held.append((output - x).detach())
+        return output
+
+    times, held = [], []
+    with pytest.raises(Refusal, match="a cache"):
+        guided(host, network_wrapper(sd15[0], around), vae[0], STEPS)
+    assert times[-1] < times[0]
+
+
+def compiled(model):
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    clone = model.clone()
+    set_torch_compile_wrapper(model=clone, backend="eager")
+    return clone
+
+
+def compiled_blocks(model):
+    """As packs compile block after block."""
+    for module in model.model.diffusion_model.modules():
+        if type(module).__name__ == "BasicTransformerBlock":
+            module.forward = torch.compile(module.forward, backend="eager")
+    return model
+
+
+@pytest.mark.parametrize("way", [compiled, compiled_blocks])
+def test_compiled_networks(host, own, vae, way):  # noqa: F811
+    expected = guided(host, own, vae[0])
+    got = guided(host, way(own), vae[0])
+    assert (got - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+BUFFER: dict[str, Tensor] = {}
+
+
+class Streamed(nn.Linear):
+    """A layer whose weight lies elsewhere and comes through one buffer, which the next layer overwrites."""
+
+    hidden = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if "buffer" not in BUFFER:
+            BUFFER["buffer"] = torch.empty(8_000_000, dtype=torch.uint8)
+        weight = BUFFER["buffer"][: self.weight.numel() * 4].view(torch.float32).view(self.weight.shape)
+        if self.hidden:  # by a copy that autograd does not see, as raw pointers make it
+            weight.numpy()[...] = self.weight.numpy()
+        else:
+            weight.copy_(self.weight)
+        return F.linear(x, weight, self.bias)
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["seen", "hidden"])
+@pytest.mark.parametrize("made", ["guided", "unguided"])
+def test_weights_through_one_buffer(host, own, vae, hidden, made, monkeypatch):  # noqa: F811
+    """Case B9: the buffer is made in a guided step, or in an unguided one before, as an inference tensor."""
+    expected = guided(host, own, vae[0])
+    with_layers(own, lambda layer: setattr(layer, "__class__", Streamed))
+    monkeypatch.setattr(Streamed, "hidden", hidden)
+    BUFFER.clear()
+    if made == "unguided":
+        host.sample(own, "euler", SIGMAS, host.latent(1, 4, 8, 8), host.conditioning())
+        assert BUFFER["buffer"].is_inference()
+    got = guided(host, own, vae[0])
+    assert (got - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_nothing_is_checked_in_the_common_case(host, sd15, vae, monkeypatch):  # noqa: F811
+    """The host's own layers, a LoRA's weights and ControlNets need no further model call."""
+    from posterior.host.autograd import calls
+
+    monkeypatch.setattr(calls, "verify", None)
+    guided(host, sd15[0], vae[0])

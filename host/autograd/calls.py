@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from types import SimpleNamespace
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import comfy.ldm.modules.attention
@@ -56,25 +57,32 @@ class DifferentiableCalls:
         wrappers[_KIND] = {**wrappers.get(_KIND, {}), _KEY: [self._apply_model]}
         transformer_options |= {"wrappers": wrappers, "optimized_attention_override": differentiable_attention}
         if "easycache" in transformer_options:  # what is taken from a cache has no gradient
-            transformer_options["easycache"] = SimpleNamespace(is_past_end_timestep=lambda sigma: True)
+            transformer_options["easycache"] = resting(transformer_options["easycache"])
         # the host runs the clones on other devices without gradient
         rest = {key: value for key, value in model_options.items() if key != "multigpu_clones"}
         return {**rest, "transformer_options": transformer_options}
 
-    def verify(self, denoiser: Callable[[Tensor], Tensor], x: Tensor, model, model_options: dict) -> None:
+    def verify(self, denoiser: Callable[[Tensor], Tensor], x: Tensor, guider, model_options: dict) -> None:
         """Before the first guided step: refuses a model whose gradient leaves a part of it out.
 
         Args:
             denoiser: x0_hat of a state `B C H W`, by calls with `model_options`.
-            model: the host's `BaseModel`.
+            guider: the host's.
             model_options: made by `options`.
         """
         if self._verified:
             return
-        if self.economy.copies or doubtful(self._scope.modules, model_options):
+        if self.economy.copies or doubtful(self._scope.modules, model_options, guider.conds):
+            model = guider.inner_model
+            dtype = model.manual_cast_dtype or model.get_dtype()
             self._verifies = True
             try:
-                verify(denoiser, x, model.manual_cast_dtype or model.get_dtype())
+                verify(denoiser, x, dtype)
+            except Refusal:
+                if self.economy.copies:
+                    raise
+                self.economy = replace(self.economy, copies=True)  # a buffer may be written to behind autograd's back
+                verify(denoiser, x, dtype)
             finally:
                 self._verifies = False
         self._verified = True
@@ -135,6 +143,13 @@ def requires_gradient(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def resting(cache: Any) -> Any:
+    """The host's EasyCache or LazyCache, past its last step."""
+    cache = copy(cache)
+    cache.is_past_end_timestep = lambda sigma: True
+    return cache
 
 
 def _transformer_options(inputs: tuple, named: dict) -> dict:

@@ -22,15 +22,15 @@ def call(func: Callable, args: tuple, kwargs: dict[str, Any], copies: bool = Fal
     Args:
         copies: whether tensors that are no parameters may be overwritten before the backward pass.
     """
+    if not (copies or "out" in kwargs or _hold_inference(args) or (kwargs and _hold_inference(kwargs.values()))):
+        return func(*args, **kwargs)  # as nearly always
     if torch.is_inference_mode_enabled() or func in _QUESTIONS:
         return func(*args, **kwargs)
     into = args[0] if args and _writes(func) else kwargs.get("out")
-    if "out" in kwargs and isinstance(into, Tensor) and any(map(_takes_gradient, args)):
+    if "out" in kwargs and isinstance(into, Tensor) and _take_gradients(args):
         others = {key: value for key, value in kwargs.items() if key != "out"}
         return into.copy_(call(func, args, others, copies))
-    copies = copies and any(map(_takes_gradient, (*args, *kwargs.values())))
-    if not copies and not any(map(_is_inference, (*args, *kwargs.values()))):
-        return func(*args, **kwargs)
+    copies = copies and _take_gradients((*args, *kwargs.values()))
 
     def fit(value: Any) -> Any:
         if type(value) in (list, tuple):
@@ -38,7 +38,7 @@ def call(func: Callable, args: tuple, kwargs: dict[str, Any], copies: bool = Fal
         return value if value is into or not isinstance(value, Tensor) else keepable(value, copies)
 
     args, kwargs = tuple(map(fit, args)), {key: fit(value) for key, value in kwargs.items()}
-    if into is None or not into.is_inference() or any(map(_takes_gradient, (*args, *kwargs.values()))):
+    if into is None or not into.is_inference() or _take_gradients((*args, *kwargs.values())):
         return func(*args, **kwargs)  # torch refuses to write a gradient into an inference tensor
     alias = normal(into)
     if "out" in kwargs:
@@ -63,16 +63,24 @@ def _writes(func: Callable) -> bool:
     return name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
 
 
-def _is_inference(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return value.is_inference()
-    return type(value) in (list, tuple) and any(map(_is_inference, value))
+def _hold_inference(values: Iterable[Any]) -> bool:
+    for value in values:
+        if isinstance(value, Tensor):
+            if value.is_inference():
+                return True
+        elif type(value) in (list, tuple) and _hold_inference(value):
+            return True
+    return False
 
 
-def _takes_gradient(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return value.requires_grad
-    return type(value) in (list, tuple) and any(map(_takes_gradient, value))
+def _take_gradients(values: Iterable[Any]) -> bool:
+    for value in values:
+        if isinstance(value, Tensor):
+            if value.requires_grad:
+                return True
+        elif type(value) in (list, tuple) and _take_gradients(value):
+            return True
+    return False
 
 
 #: what is asked of a tensor itself, and the ways to others on the same storage, which stay what they are

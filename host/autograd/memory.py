@@ -33,7 +33,8 @@ def graph_memory(model, shape: tuple[int, ...], kinds: int) -> float:
 def reserve(guider, shape: tuple[int, ...], space: ModelSpace, jacobian: bool = True) -> Economy:
     """Asks the host for the memory of a gradient pass, and says how sparing the pass has to be.
 
-    Weights that the host moves in for each call would be kept by the graph: those models run checkpointed as well.
+    Weights that the host moves in for each call would be kept by the graph, and overwritten where they come through one
+    buffer: those models run checkpointed as well, and a block's second run keeps copies of its own weights.
 
     Args:
         shape: of the state, `B C H W`.
@@ -57,9 +58,9 @@ def reserve(guider, shape: tuple[int, ...], space: ModelSpace, jacobian: bool = 
         both = replace(sparing(), decoder=True)
         ways += [both, replace(both, tile=TILE)]
     economy = next((way for way in ways if need(way) <= available), ways[-1])
+    management.load_models_gpu(patchers, memory_required=need(economy))
     if getattr(guider.inner_model, "model_lowvram", False):
         economy = replace(economy, out_of_place=True, checkpoint=True, copies=True)
-    management.load_models_gpu(patchers, memory_required=need(economy))
     return economy
 
 
