@@ -190,4 +190,11 @@ class Frozen(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs: dict[str, Any] | None = None):
         self.calls += 1
-        return call(_LEAN.get(func, func), args, kwargs or {}, self.copies)
+        func = _LEAN.get(func, func)
+        if not kwargs and not self.copies:  # the short way for most calls
+            for value in args:
+                if value.is_inference() if isinstance(value, Tensor) else type(value) in (list, tuple):
+                    break
+            else:
+                return func(*args)
+        return call(func, args, kwargs or {}, self.copies)

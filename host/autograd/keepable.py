@@ -7,7 +7,7 @@ the device pass through one buffer after the other, which is full of other weigh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ def call(func: Callable, args: tuple, kwargs: dict[str, Any], copies: bool = Fal
         return value if value is into or not isinstance(value, Tensor) else keepable(value, copies)
 
     args, kwargs = tuple(map(fit, args)), {key: fit(value) for key, value in kwargs.items()}
-    if into is None or not into.is_inference() or _take_gradients((*args, *kwargs.values())):
+    if not isinstance(into, Tensor) or not into.is_inference() or _take_gradients((*args, *kwargs.values())):
         return func(*args, **kwargs)  # torch refuses to write a gradient into an inference tensor
     alias = normal(into)
     if "out" in kwargs:
