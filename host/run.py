@@ -27,6 +27,7 @@ from .autograd.calls import DifferentiableCalls
 from .autograd.economy import is_out_of_memory
 from .autograd.gradients import GradientScope, normal_tree, static_weights
 from .autograd.memory import out_of_memory, reserve
+from .models.pixel_model import require_prompt
 from .spaces.space import ModelSpace, schedule_of, space_of
 from .trace import Trace
 from .watch import interruptible
@@ -89,6 +90,8 @@ class GuidedRun:
         vaes = {id(guide.vae): guide.vae for guide in guides if guide.vae is not None}
         if len(vaes) > 1:
             raise Refusal("The guidance blocks use different VAEs; connect the same one to each.")
+        if guides:
+            require_prompt(model, guider.conds)
         self.space = space_of(model, next(iter(vaes.values()), None)) if guides else ModelSpace()
         self.blocks = [self._bind(guide, x) for guide in guides]
         self.jacobian = jacobian or any(block.jacobian for block in self.blocks)

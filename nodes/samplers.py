@@ -190,7 +190,7 @@ class SolveNode(io.ComfyNode):
         guidance=None, vae=None, positive=None, negative=None,
     ) -> io.NodeOutput:  # fmt: skip
         if not positive and needs_prompt(model.model):
-            raise Refusal("This model needs a prompt; connect one to positive (CLIP Text Encode; its text may be empty).")
+            raise Refusal("This model needs a prompt; connect CLIP Text Encode to positive (its text may be empty).")
         images, path = solve(
             model, measurement, steps, estimate == "restoration", guidance or (), vae, batch=batch_size,
             positive=positive or UNCONDITIONAL, negative=negative or UNCONDITIONAL, cfg=cfg, seed=seed,

@@ -79,8 +79,8 @@ class Operator(ABC):
         """Standard deviation that the operator itself adds to y (a soft mask edge); None for none."""
         return None
 
-    def reach(self, hidden: Tensor) -> Tensor:
-        """Where y depends on hidden pixels by more than half a step of 8 bits.
+    def reach(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Where y depends on hidden pixels by more than half a step of 8 bits; for operators that measure pictures.
 
         Found by trial: the hidden part is made white, black and random, the rest stays grey.
 
@@ -88,14 +88,14 @@ class Operator(ABC):
             hidden: `B 1 H W`, bool.
 
         Returns:
-            `B 1 h w`, bool, for operators that measure pictures.
+            `B 1 h w`, bool; and where y is noisier for what is hidden, by which standard deviation, None for nowhere.
         """
         grey = torch.full((len(hidden), 3, *hidden.shape[-2:]), 0.5, device=hidden.device)
         generator = torch.Generator().manual_seed(0)
         trials = [torch.zeros_like(grey), torch.ones_like(grey)]
         trials += [torch.rand(grey.shape, generator=generator).round().to(grey) for _ in range(2)]
         seen = torch.stack([self.forward(torch.where(hidden, trial, grey)) for trial in trials])
-        return (seen.amax(0) - seen.amin(0) > 0.5 / 255).any(1, keepdim=True)
+        return (seen.amax(0) - seen.amin(0) > 0.5 / 255).any(1, keepdim=True), None
 
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
         """J_A(x)^T v, by automatic differentiation. x: `B C H W`, v: shape of y."""

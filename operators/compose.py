@@ -60,8 +60,9 @@ class Composition(Operator):
     def spread(self, y: Tensor) -> Tensor | None:
         return self.outer.spread(y)
 
-    def reach(self, hidden: Tensor) -> Tensor:
-        return self.outer.reach(self.inner.reach(hidden))
+    def reach(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+        reached, spread = self.inner.reach(hidden)
+        return self.outer.reach(reached if spread is None else reached | (spread > 0))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.outer.forward(self.inner.forward(x))
@@ -133,7 +134,7 @@ def compose(outer: Operator, inner: Operator) -> Operator:
     of what is in the file marks what was there before. Holes of what is no picture (only simulated ones) are black.
     """
     if isinstance(outer, Inpainting) and inner.saves:
-        return _compose(outer.through(inner), inner)
+        return _compose(outer.through(inner.outer if isinstance(inner, Composition) else inner), inner)
     mask, rest = _masked(inner)
     if mask is None or isinstance(outer, Mask | Weight) or not outer.pictorial:
         return _compose(outer, inner)

@@ -84,13 +84,15 @@ class Inpainting(Mask):
         """
         hidden = self.keep == 0 if self._spread is None else (self.keep == 0) | (self._spread > 0)
         operator.check((3, *hidden.shape[-2:]))
-        reached = operator.reach(hidden)
+        reached, spread = operator.reach(hidden)
         if reached.flatten(1).all(1).any():
             raise Refusal(
                 f"What the mask marks reaches every pixel through {operator.label}, so nothing is known; make the mask "
                 "smaller, or repair the two one after the other."
             )
-        return Inpainting(reached.to(self.keep))
+        mask = Inpainting(reached.to(self.keep))
+        mask._spread = None if spread is None else spread.to(self.keep) * mask.keep
+        return mask
 
 
 def dilated(hole: Tensor, pixels: int) -> Tensor:

@@ -55,6 +55,8 @@ def _round(x: Tensor) -> Tensor:
     return straight_through((x + 0.5).floor(), x)
 
 
+#: standard deviation of brightness and of a colour difference in a block of a photograph that something is written over
+LUMA, CHROMA = 0.2, 0.04
 #: EXIF orientation to (transposed, axes flipped after that): what turns the file's rows and columns into the picture
 ORIENTATIONS = {
     1: (False, ()), 2: (False, (-1,)), 3: (False, (-2, -1)), 4: (False, (-2,)),
@@ -150,21 +152,48 @@ class JPEG(Operator):
         rgb = _round(torch.einsum("ij,bjhw->bihw", self.to_rgb.to(pixels), ycc)).clamp(0, 255)
         return self._shown(rgb / 255).to(x.dtype)
 
-    def reach(self, hidden: Tensor) -> Tensor:
-        """Whole blocks, and those of chroma with the sample beside them that the triangle filter takes in."""
-        file = self._laid(hidden.float())
-        h, w = file.shape[-2:]
-        reached = torch.zeros_like(file)
-        for ratio in {(1, 1), self.ratio}:
-            rows, columns = 8 * ratio[0], 8 * ratio[1]
-            blocks = max_pool2d(file, (rows, columns), ceil_mode=True)
-            blocks = blocks.repeat_interleave(rows, -2).repeat_interleave(columns, -1)[..., :h, :w]
-            margin = (ratio[0] // 2, ratio[1] // 2)  # of the enlarged chroma, pixels
-            reached = reached.maximum(max_pool2d(blocks, (2 * margin[0] + 1, 2 * margin[1] + 1), 1, margin))
-        return self._shown(reached) > 0
+    def reach(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Pixels that share a sample of chroma with hidden ones are lost. The rest of a block that holds one is what it
+        was but for `rounding`, which A(x), not knowing what is hidden, cannot repeat."""
+        file, (rows, columns) = self._laid(hidden.float()), self.ratio
+
+        def wider(mask: Tensor, times: int) -> Tensor:
+            """By what the triangle filter mixes beyond a sample of chroma, a pixel a side, or a whole sample, two."""
+            margin = (times * (rows // 2), times * (columns // 2))
+            return max_pool2d(mask, (2 * margin[0] + 1, 2 * margin[1] + 1), 1, margin)
+
+        lost = wider(_whole(file, self.ratio), 2)
+        blocks = wider(_whole(lost, (8 * rows, 8 * columns)), 1)
+        mixing = self.to_rgb[:, 1:].square().sum(1).mean()  # of the two in red, green and blue
+        variance = rounding(self.luminance, LUMA) * _whole(file, (8, 8))
+        variance = variance + mixing * rounding(self.chrominance, CHROMA) * blocks
+        return self._shown(lost) > 0, self._shown(variance.sqrt().to(file))
 
     def pinv(self, y: Tensor) -> Tensor:
         return y
+
+
+def rounding(table: Tensor, deviation: float) -> Tensor:
+    """Variance that the steps q of a table leave in a pixel, image units.
+
+    A coefficient's error has the variance q^2 / 12, but not more than the coefficient itself, which would be rounded to
+    0. Its own is that of pictures whose power falls with the square of the frequency (Field 1987,
+    https://doi.org/10.1364/JOSAA.4.002379). The DCT is orthonormal, so a pixel has their mean.
+
+    Args:
+        deviation: standard deviation of the plane's pixels in a block, image units.
+    """
+    k = torch.arange(8, dtype=torch.float64)
+    power = 1 / (k[:, None] ** 2 + k**2).clamp_min(0.5)
+    power = power * 64 * (255 * deviation) ** 2 / power.sum()
+    return (table.square() / 12).minimum(power).mean() / 255**2
+
+
+def _whole(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """1 in each block of so many rows and columns that holds a 1."""
+    blocks = max_pool2d(mask, size, ceil_mode=True)
+    blocks = blocks.repeat_interleave(size[0], -2).repeat_interleave(size[1], -1)
+    return blocks[..., : mask.shape[-2], : mask.shape[-1]]
 
 
 def reduce(plane: Tensor, ratio: tuple[int, int]) -> Tensor:

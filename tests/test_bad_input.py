@@ -241,6 +241,19 @@ def test_vaes_and_prompts(server: Server, host) -> None:
         graph = Graph()
         model, vae, prompt = loaders(graph, server, family)
         cases[f"{family} without a prompt"] = (solved(graph, model, vae=vae), needed)
+    graph = Graph()
+    model, vae, _ = loaders(graph, server, "sd15")
+    measurement, none = measurement_of(graph), graph.add("PosteriorUnconditional")
+    model = graph.add(
+        "PosteriorApplyGuidance", model=model, guidance=graph.add("PosteriorDPS", measurement=measurement, vae=vae)
+    )
+    latent = graph.add("PosteriorStartingPoint", measurement=measurement, vae=vae)
+    samples = graph.add(
+        "KSampler", model=model, positive=none, negative=none, latent_image=latent, steps=2, sampler_name="euler",
+        scheduler="normal",
+    )  # fmt: skip
+    graph.add("SaveLatent", samples=samples, filename_prefix="odd")
+    cases["KSampler without a prompt"] = (graph, needed)
     for what, expected in {"None": without, "empty": empty, "NaN": nan}.items():
         graph = Graph()
         model, _, prompt = loaders(graph, server, "sd15")

@@ -86,10 +86,13 @@ def test_what_a_hole_reaches_says_nothing(name: str) -> None:
     y = A(written(x, mask))
     operator = compose(A, Inpainting(mask))
     measurement = Measurement.observe(operator, y, GaussianNoise(LEVEL))
-    assert measurement.residual_rms(x).item() < 0.5 / 255
+    assert measurement.fit(x).item() < 1.2
     wrong = (A(written(x, mask)) - A(x)).abs() > 0.5 / 255
-    support = operator.support(y).expand_as(y)
-    assert not (wrong & (support > 0)).any()
+    support, spread = operator.support(y).expand_as(y), operator.spread(y)
+    assert not (wrong & (support > 0) & (True if spread is None else spread == 0)).any()
+    if spread is not None:  # JPEG's blocks, whose rounding is said for plain lettering; blurred, it is less
+        touched = (spread > 0) & (support > 0)
+        assert 0.2 < ((measurement.residual(x) / measurement.noise.deviation(y))[touched]).square().mean().sqrt() < 1.2
     assert 0.3 < support.mean() < 1  # and no more than that
     grown = torch.nn.functional.max_pool2d(wrong.any(1).float(), 33, 1, 16)
     assert (support.amin(1)[grown == 0] == 1).all()
@@ -100,11 +103,12 @@ def test_what_a_hole_reaches_says_nothing(name: str) -> None:
 def test_the_order_of_mask_and_jpeg_does_not_matter() -> None:
     """A2: a file is saved last, so what a mask marks in it was there before; and Pillow's own file fits."""
     x, mask = photo(size=128), lettering(128)
-    y = tensor(saved(written(x, mask), quality=30))
-    for operator in (compose(JPEG(30), Inpainting(mask)), compose(Inpainting(mask), JPEG(30))):
-        measurement = Measurement.observe(operator, y, GaussianNoise(LEVEL))
-        assert measurement.residual_rms(x).item() < 1.5 / 255  # as near as our JPEG is to Pillow's
-        assert (operator.support(y) == 0).float().mean() > mask.mean()
+    for quality in (10, 30, 60, 90):
+        y = tensor(saved(written(x, mask), quality=quality))
+        for operator in (compose(JPEG(quality), Inpainting(mask)), compose(Inpainting(mask), JPEG(quality))):
+            measurement = Measurement.observe(operator, y, GaussianNoise(0.005))
+            assert 0.4 < measurement.fit(x).item() < 1.2
+            assert (operator.support(y) == 0).float().mean() > mask.mean()
 
 
 def test_masks_move_outwards_through_chains() -> None:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from posterior.tools.server import PromptError, Server
+from posterior.tools.server import CLONE, PromptError, Server
 
 Inputs = dict[str, Any]
 
@@ -120,6 +120,55 @@ def test_operator_nodes(server: Server, node: str, inputs: Inputs, size: tuple[i
     outputs = server.run(prompt(photo=photo(), **extras, **made, fit=fit("m"), view=preview("m")))
     assert fit_of(outputs) == pytest.approx(1, abs=0.1)
     assert size_of(server, outputs, "view") == size
+
+
+def test_a_wanted_side_of_zero_keeps_the_shape(server: Server) -> None:
+    """A10: and a stretched picture is not made without a word."""
+    for (width, height), size, words in (
+        ((64, 0), (64, 77), ""), ((0, 77), (64, 77), ""), ((64, 64), (64, 64), "stretches .* 1\\.20 .*\\(64 x 77\\)"),
+    ):  # fmt: skip
+        outputs = server.run(
+            prompt(
+                small=EXTRAS["small"],
+                operator=("PosteriorUpscaleTo", {"image": "small", "width": width, "height": height, "kernel": "box"}),
+                m=observe("small"),
+                back=back("m"),
+                view=shown("back"),
+            )
+        )
+        assert size_of(server, outputs, "view") == size
+        said = outputs.get("operator", {}).get("text", [""])[0]
+        assert bool(said) == bool(words) and re.search(words, said)
+
+
+def test_a_camera_s_jpeg_is_read_from_its_file(server: Server) -> None:
+    """A11: own tables, 4:2:2 and turned by EXIF: what the file says makes its picture of the clean one."""
+    clean = np.array(Image.open(CLONE / "photos" / "chelsea.jpg").convert("RGB").resize((120, 88)))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    tables = [[3 + 2 * (i % 8) + 3 * (i // 8) for i in range(64)], [9 + i for i in range(64)]]
+    Image.fromarray(clean).save(buffer, "JPEG", qtables=tables, subsampling="4:2:2", exif=exif)
+    name = server.upload(buffer.getvalue(), "camera.jpg")
+    turned = server.upload(png(np.rot90(clean, -1)))
+    nodes = {
+        "damaged": ("LoadImage", {"image": name}),
+        "clean": ("LoadImage", {"image": turned}),
+        "jpeg": ("PosteriorReadJPEG", {"file": name}),
+        "m": observe("damaged", 0.0),
+        "fit": fit("m", "clean"),
+    }
+    read, usual = (
+        server.run(prompt(**nodes, operator=("PosteriorJPEG", {"quality": 60, "subsampling": "4:2:0", **more})))
+        for more in ({"file": "jpeg"}, {})
+    )
+    assert "4:2:2, turned by 90 degrees" in read["jpeg"]["text"][0]
+    right, wrong = (float(re.search(r"residual RMS ([\d.]+)", each["fit"]["text"][0])[1]) for each in (read, usual))
+    assert right < 1.5 / 255 < 4 / 255 < wrong
+    missing, other = server.upload(png(clean), "no.png"), prompt(jpeg=("PosteriorReadJPEG", {"file": "no.png"}))
+    other["view"] = {"class_type": "PreviewAny", "inputs": {"source": ["jpeg", 1]}}
+    with pytest.raises(PromptError, match=f"{missing} is a PNG file; choose the JPEG file as it came"):
+        server.run(other)
 
 
 def test_every_operator_node_is_tested(server: Server) -> None:

@@ -16,6 +16,8 @@ import comfy.supported_models_base
 import torch
 from torch import Tensor, nn
 
+from ...algebra.refusal import Refusal
+
 
 class Pixels(comfy.latent_formats.LatentFormat):
     """The picture itself, in [-1, 1], is the latent."""
@@ -86,6 +88,13 @@ def needs_prompt(model) -> bool:
     settings = config.unet_config
     prompted = "image_model" in settings or bool(settings.get("context_dim") or settings.get("adm_in_channels"))
     return prompted and not isinstance(config, _PixelConfig)
+
+
+def require_prompt(model, conds: dict[str, list[dict]]) -> None:
+    """Refuses a UNet with cross-attention whose processed conditions hold nothing to attend to."""
+    if model.model_config.unet_config.get("context_dim") and needs_prompt(model):
+        if any("c_crossattn" not in cond.get("model_conds", {}) for cond in conds.get("positive") or ()):
+            raise Refusal("This model needs a prompt; connect CLIP Text Encode to positive (its text may be empty).")
 
 
 def ready_model(network: nn.Module) -> comfy.model_patcher.ModelPatcher:
