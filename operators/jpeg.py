@@ -57,6 +57,8 @@ def _round(x: Tensor) -> Tensor:
 
 #: standard deviation of brightness and of a colour difference in a block of a photograph that something is written over
 LUMA, CHROMA = 0.2, 0.04
+#: how far the colour differences of what is written may be from those of the picture
+COLOUR = 0.15
 #: EXIF orientation to (transposed, axes flipped after that): what turns the file's rows and columns into the picture
 ORIENTATIONS = {
     1: (False, ()), 2: (False, (-1,)), 3: (False, (-2, -1)), 4: (False, (-2,)),
@@ -153,21 +155,18 @@ class JPEG(Operator):
         return self._shown(rgb / 255).to(x.dtype)
 
     def reach(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Pixels that share a sample of chroma with hidden ones are lost. The rest of a block that holds one is what it
-        was but for `rounding`, which A(x), not knowing what is hidden, cannot repeat."""
+        """The rest of a block that holds hidden pixels is what it was, but for `rounding`, which A(x), not knowing what
+        is hidden, cannot repeat, and but for the colour of what is hidden where they share a sample of chroma."""
         file, (rows, columns) = self._laid(hidden.float()), self.ratio
-
-        def wider(mask: Tensor, times: int) -> Tensor:
-            """By what the triangle filter mixes beyond a sample of chroma, a pixel a side, or a whole sample, two."""
-            margin = (times * (rows // 2), times * (columns // 2))
-            return max_pool2d(mask, (2 * margin[0] + 1, 2 * margin[1] + 1), 1, margin)
-
-        lost = wider(_whole(file, self.ratio), 2)
-        blocks = wider(_whole(lost, (8 * rows, 8 * columns)), 1)
+        h, w = file.shape[-2:]
+        share = (enlarge(reduce(255 * file, self.ratio), self.ratio) / 255)[..., :h, :w]  # of it in the chroma
+        margin = (rows // 2, columns // 2)  # which the triangle filter mixes beyond a block, pixels
+        blocks = _whole(file, (8 * rows, 8 * columns))
+        blocks = max_pool2d(blocks, (2 * margin[0] + 1, 2 * margin[1] + 1), 1, margin)
         mixing = self.to_rgb[:, 1:].square().sum(1).mean()  # of the two in red, green and blue
-        variance = rounding(self.luminance, LUMA) * _whole(file, (8, 8))
-        variance = variance + mixing * rounding(self.chrominance, CHROMA) * blocks
-        return self._shown(lost) > 0, self._shown(variance.sqrt().to(file))
+        chroma = rounding(self.chrominance, CHROMA) * blocks + (COLOUR * share) ** 2
+        variance = rounding(self.luminance, LUMA) * _whole(file, (8, 8)) + mixing * chroma
+        return hidden, self._shown(variance.sqrt().to(file))
 
     def pinv(self, y: Tensor) -> Tensor:
         return y

@@ -96,8 +96,9 @@ def test_what_a_hole_reaches_says_nothing(name: str) -> None:
     assert 0.3 < support.mean() < 1  # and no more than that
     grown = torch.nn.functional.max_pool2d(wrong.any(1).float(), 33, 1, 16)
     assert (support.amin(1)[grown == 0] == 1).all()
-    v = torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
-    assert (operator.vjp(x, v) * mask).abs().max() < 0.02 * operator.vjp(x, v).abs().max()
+    if spread is None:  # chroma of JPEG is shared
+        v = torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+        assert (operator.vjp(x, v) * mask).abs().max() < 0.02 * operator.vjp(x, v).abs().max()
 
 
 def test_the_order_of_mask_and_jpeg_does_not_matter() -> None:
@@ -107,8 +108,8 @@ def test_the_order_of_mask_and_jpeg_does_not_matter() -> None:
         y = tensor(saved(written(x, mask), quality=quality))
         for operator in (compose(JPEG(quality), Inpainting(mask)), compose(Inpainting(mask), JPEG(quality))):
             measurement = Measurement.observe(operator, y, GaussianNoise(0.005))
-            assert 0.4 < measurement.fit(x).item() < 1.2
-            assert (operator.support(y) == 0).float().mean() > mask.mean()
+            assert 0.3 < measurement.fit(x).item() < 1.2
+            assert torch.equal(operator.support(y)[:, :1], 1 - mask) and (operator.spread(y) > 0).any()
 
 
 def test_masks_move_outwards_through_chains() -> None:
