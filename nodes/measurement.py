@@ -12,7 +12,7 @@ from ..measurement.measurement import combine, require_finite
 from ..measurement.noise import GaussianNoise, Noise, PoissonNoise
 from ..measurement.noise_level import noise_level
 from ..photos import DAMAGES, PHOTOS, load_damage, load_photo
-from .report import fit_in_words, losses_in_words, paragraphs, spoken
+from .report import fit_in_words, spoken
 from .search import found_by
 from .sockets import Measurement, Operator, hole, picture, planes
 
@@ -77,7 +77,7 @@ class ObserveNode(io.ComfyNode):
     def execute(cls, image, operator, sigma_y, gain=0.0, noise_map=None) -> io.NodeOutput:
         with torch.inference_mode(False):
             measurement = Measured.observe(operator, planes(image), noise_model(sigma_y, gain, noise_map))
-        return spoken(measurement, text=losses_in_words(measurement))
+        return io.NodeOutput(measurement)
 
 
 class SimulateNode(io.ComfyNode):
@@ -106,7 +106,7 @@ class SimulateNode(io.ComfyNode):
         with torch.inference_mode(False):
             noise = noise_model(sigma_y, gain, noise_map)
             measurement = Measured.simulate(operator, planes(image), noise, seed)
-        return spoken(measurement, text=paragraphs(SIMULATED, losses_in_words(measurement)))
+        return spoken(measurement, text=SIMULATED)
 
 
 class CombineNode(io.ComfyNode):

@@ -37,9 +37,12 @@ def fit_in_words(measurement: Measurement, values: Tensor, kind: str) -> str:
         kind: what they are, one of EXPECTED; "picture" is for a node that cannot know.
     """
     if not measurement.noisy:
+        seen = f"residual RMS {_listed(values, 3)} (white is 1)"
+        if values.max().item() < 2 * ROUNDING:
+            return f"{seen}: agrees with what was seen to the rounding of 8 bits."
         return (
-            f"residual RMS {_listed(values, 4)} (white is 1): 0 is exact, {ROUNDING:.4f} the rounding of 8 bits. "
-            "If it is larger, the damage is not quite as described, or there is noise: raise sigma_y."
+            f"{seen}: more than the rounding of 8 bits, {ROUNDING:.4f}. The damage is not quite as described, or there is "
+            f"noise: raise sigma_y, to about {values.mean().item():.2g}."
         )
     value, (low, high) = values.mean().item(), EXPECTED[kind]
     article = (

@@ -38,16 +38,14 @@ def load_damaged(name: str) -> tuple[Tensor, Tensor]:
 
 
 def _clean(name: str, margin: int = 0) -> Image.Image:
-    """The middle square that `load_photo(name, SIDE)` gives, with so many pixels more on each side."""
+    """The middle square that `load_photo(name, SIDE)` gives, with so many pixels more to the left and the right."""
     with Image.open(_FOLDER / f"{name}.jpg") as photo:
         rgb = photo.convert("RGB")
     if not margin:
         return ImageOps.fit(rgb, (SIDE, SIDE), Image.Resampling.LANCZOS)
-    side = min(rgb.size)
-    left, top, scale = (rgb.width - side) // 2, (rgb.height - side) // 2, SIDE / side
-    wide = rgb.resize([round(scale * each) for each in rgb.size], Image.Resampling.LANCZOS)
-    left, top = round(left * scale), round(top * scale)
-    return wide.crop((left - margin, top - margin, left + SIDE + margin, top + SIDE + margin))
+    more, left = margin * rgb.height / SIDE, (rgb.width - rgb.height) / 2
+    box = (left - more, 0, left + rgb.height + more, rgb.height)
+    return rgb.resize((SIDE + 2 * margin, SIDE), Image.Resampling.LANCZOS, box)
 
 
 def _grain(picture: Image.Image, sigma: float, seed: int) -> Image.Image:
@@ -78,7 +76,7 @@ def main() -> None:
     mask.convert("1").save(folder / "scratched_mask.png")
     _grain(clean["blurred.png"].filter(ImageFilter.GaussianBlur(2)), 0.01, 1).save(folder / "blurred.png")
     wide = np.asarray(_clean(DAMAGED["camera moved"][1], 8), dtype=np.float64)
-    smeared = np.mean([wide[8:-8, 8 + shift : 8 + shift + SIDE] for shift in range(-5, 6)], 0)
+    smeared = np.mean([wide[:, 8 + shift : 8 + shift + SIDE] for shift in range(-5, 6)], 0)
     _grain(Image.fromarray(smeared.round().astype(np.uint8)), 0.01, 2).save(folder / "moved.png")
     _grain(clean["grainy.png"], 0.1, 3).save(folder / "grainy.png")
     clean["blocks.jpg"].save(folder / "blocks.jpg", quality=15)

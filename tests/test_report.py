@@ -35,7 +35,11 @@ def test_a_number_is_said_with_its_range_and_a_remedy(report):
     assert "misses what was seen" in words(5.7, "restoration") and "(about 0.11)" in words(5.7, "restoration")
     assert "Lower sigma_y (about 0.0038)" in words(0.19, "picture")  # case A15
     assert "about" not in words(5.7, "sample", noise_only(0, PoissonNoise(0.01, 0.01)))  # no single number would do
-    assert words(0.01, "sample", noise_only(0)).startswith("residual RMS 0.01 (white is 1)")
+    clean = noise_only(0)
+    assert words(0.001, "sample", clean) == (
+        "residual RMS 0.001 (white is 1): agrees with what was seen to the rounding of 8 bits."
+    )
+    assert "raise sigma_y, to about 0.01" in words(0.01, "sample", clean)
     many = report.fit_in_words(measurement, torch.linspace(0.9, 1.1, 9), "sample")
     assert many.startswith("fit 0.9 to 1.1 (")
 

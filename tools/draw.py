@@ -24,12 +24,12 @@ from .server import Server
 from .workflow import to_prompt
 
 #: columns by the longest way from a source, within a column in the order of the prompt; neighbours share one where that
-#: is no higher than a pair of pictures; these stand at the right, or below where the graph is so wide that its words
-#: could not be read otherwise
+#: is no higher than a pair of pictures; these stand at the right, abreast or in pairs, or below where the graph is so
+#: wide that its words could not be read otherwise
 LAYOUT = """
 async ({prompt, note}) => {
     await app.loadApiJson(prompt, "workflow");
-    const graph = app.graph, gap = 50, title = 30, depth = {};
+    const graph = app.graph, gap = 50, title = 30, depth = {}, said = {};  // room for reports
     const isPicture = node => /^(Preview|Save)Image|PreviewMeasurement/.test(node.type);
     const links = node => (node.inputs ?? []).map(slot => graph.links.get(slot.link)).filter(Boolean);
     const targets = node => (node.outputs ?? []).flatMap(slot => slot.links ?? [])
@@ -45,33 +45,36 @@ async ({prompt, note}) => {
         const preview = /^(KSampler|SamplerCustomAdvanced|PosteriorSolve)$/.test(node.type) ? 230 : 0;  // while it runs
         const [width, height] = node.computeSize();
         node.setSize(isPicture(node) ? [340, 380] : [Math.max(320, width), height + preview]);
+        if (/Inpainting|EstimateNoise|Simulate|AutoGuidance|MeasurementFit/.test(node.type)) said[node.id] = 70;
         // another Run gives the same picture again
         for (const widget of node.widgets ?? [])
             if (widget.name === "control_after_generate") widget.value = "fixed";
         if (!isPicture(node)) (columns[column(node)] ??= []).push(node);
     }
     let x = 0, bottom = 0;
+    const room = node => node.size[1] + (said[node.id] ?? 0) + gap + title;
     const stack = nodes => {
         let y = 0;
         for (const node of nodes) {
             node.pos = [x, y];
-            y += node.size[1] + gap + title;
+            y += room(node);
         }
         x += Math.max(...nodes.map(node => node.size[0])) + gap;
         bottom = Math.max(bottom, y);
     };
-    const height = nodes => nodes.reduce((sum, node) => sum + node.size[1] + gap + title, 0);
+    const height = nodes => nodes.reduce((sum, node) => sum + room(node), 0);
     for (const [at, nodes] of columns.entries())
         if (height([...(columns[at - 1] ?? []), ...nodes]) <= 920) columns[at] = [...(columns[at - 1] ?? []), ...nodes];
     columns.filter((nodes, at) => columns[at + 1]?.[0] !== nodes[0]).forEach(stack);
     const pictures = graph._nodes.filter(isPicture);
-    if (x + 195 * pictures.length < 2450)
-        while (pictures.length) stack(pictures.splice(0, 2));
+    const abreast = x + 390 * pictures.length < 1800 ? 1 : 2;
+    if (x + 390 * pictures.length / abreast < 2450)
+        while (pictures.length) stack(pictures.splice(0, abreast));
     else {
         pictures.forEach((node, index) => node.pos = [390 * index, bottom]);
         bottom += 380 + gap + title;
     }
-    const above = 190;
+    const above = 150;
     if (note) {
         const card = LiteGraph.createNode("MarkdownNote");
         graph.add(card);
