@@ -14,11 +14,21 @@ import json
 import math
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
-from ..operators import kernels
+from ..algebra.krylov import conjugate_gradient
+from ..diffusion.level import Level
+from ..diffusion.state import State
+from ..guidance.diffpir import PHOTOS, DiffPIR
+from ..guidance.dps import DPS
+from ..measurement.measurement import Measurement
+from ..measurement.noise import GaussianNoise
+from ..operators import base, kernels
 from ..operators.base import Operator
 from ..operators.compose import compose
 from ..operators.convolution import CircularConvolution, convolution
@@ -32,11 +42,7 @@ from ..operators.phase_retrieval import CodedDiffraction, PhaseRetrieval
 from ..operators.pointwise import Gamma, Palette, Quantisation, Saturation
 from ..operators.sensing import BlockSensing, Subsampled
 from ..operators.varying_blur import VaryingBlur
-
-try:
-    import deepinv.physics as theirs
-except ImportError:
-    theirs = None
+from ..tools.device import FakeDevice
 
 GAUSSIAN, MOTION = kernels.gaussian(2.0), kernels.motion(15, 30)
 BANK = kernels.from_picture(torch.rand(9, 1, 11, 11, generator=torch.Generator().manual_seed(0)))
@@ -80,7 +86,52 @@ OURS: dict[str, Callable[[int], Operator]] = {
 }
 
 
-def counterparts(n: int, x: Tensor) -> dict[str, object]:
+class Counted(NamedTuple):
+    """What a step adds on a card."""
+
+    kernels: int
+    waits: int
+
+
+def guided_step(operator: Operator, n: int = 512, smooth: bool = False) -> Counted:
+    """Operations and waits of one guided step at 3 x n x n, beside the model's own.
+
+    The backward pass of an operator that is not linear is counted on a CPU, where it has the same operations.
+
+    Args:
+        smooth: with the correction continued into what was not measured.
+    """
+
+    def step(device: FakeDevice) -> Counted:
+        moved, x = operator.to(device.device, torch.float32), torch.rand(1, 3, n, n, device=device.device)
+        measurement = Measurement(moved, moved.forward(x), GaussianNoise(0.02))
+        block = DiffPIR(measurement, 1.0, PHOTOS, smooth) if operator.linear else DPS(measurement)
+        for _ in range(2):
+            device.clear()
+            if operator.linear or device.device.type == "cpu":
+                block.estimate(State(x, Level(1.0, 0.5), x, lambda v, last: v), x)
+            else:
+                measurement.residual(x)
+        return Counted(device.kernels.total(), device.waits.total())
+
+    with FakeDevice() as card, patch.object(base, "conjugate_gradient", partial(conjugate_gradient, iterations=16)):
+        counted = step(card)
+    if operator.linear:
+        return counted
+    with FakeDevice("cpu") as processor:
+        return Counted(step(processor).kernels, counted.waits)
+
+
+def deepinv_physics():
+    """deepinv's operators, where it is installed."""
+    try:
+        import deepinv.physics
+    except ImportError:
+        return None
+    return deepinv.physics
+
+
+def counterparts(theirs, n: int, x: Tensor) -> dict[str, object]:
     """deepinv's operators for the same rows."""
     if theirs is None:
         return {}
@@ -127,7 +178,7 @@ def both_ways(operator: Operator, x: Tensor) -> Callable[[], Tensor]:
     return forward_and_pull_back
 
 
-def their_ways(physics: object, x: Tensor) -> Callable[[], Tensor]:
+def their_ways(theirs, physics: object, x: Tensor) -> Callable[[], Tensor]:
     y = physics.A(x)
     if isinstance(physics, theirs.LinearPhysics):
         return lambda: physics.A_adjoint(physics.A(x))
@@ -161,11 +212,12 @@ def main() -> None:
     torch.set_num_threads(1)
     pictures = {n: torch.rand(1, 3, n, n) for n in sizes}
     x = pictures[512]
-    others = counterparts(512, x)
+    theirs = deepinv_physics()
+    others = counterparts(theirs, 512, x)
     rows = []
     for name, make in OURS.items():
         works = [both_ways(make(512), x), lambda: torch.fft.irfft2(torch.fft.rfft2(x))]
-        works.append(their_ways(others[name], x) if name in others else None)
+        works.append(their_ways(theirs, others[name], x) if name in others else None)
         ours, fft, their = least(works, repeats)
         times = least([both_ways(make(n), pictures[n]) for n in sizes], repeats)
         logs = torch.tensor([[math.log(n * n), math.log(t)] for n, t in zip(sizes, times, strict=True)])
@@ -178,9 +230,13 @@ def main() -> None:
                 "ratio_fft": round(ours / fft, 3),
                 "ratio_deepinv": round(ours / their, 3) if name in others else None,
                 "slope": round(slope, 2),
+                **guided_step(make(512))._asdict(),
             }
         )
-        print("{operator:28} {ms:9} ms {ratio_fft:8} FFT, deepinv {ratio_deepinv}, slope {slope}".format(**rows[-1]))
+        print(
+            "{operator:28} {ms:9} ms {ratio_fft:8} FFT, deepinv {ratio_deepinv}, slope {slope}; on a card "
+            "{kernels} kernels, {waits} waits a step".format(**rows[-1])
+        )
     print(json.dumps({"benchmark": "operators", "image": [3, 512, 512], "quick": quick, "rows": rows}))
 
 

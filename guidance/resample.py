@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..algebra.devices import precise
 from ..diffusion.state import Step
 from ..measurement.measurement import Measurement
 from .base import Guidance
@@ -76,7 +77,7 @@ def fitted(measurement: Measurement, start: Tensor, iterations: int, rate: float
     Args:
         rate: of Adam, that is about the change of each number in one of its steps.
     """
-    deviation = torch.as_tensor(measurement.noise.deviation(measurement.y)).double()
+    deviation = precise(torch.as_tensor(measurement.noise.deviation(measurement.y)))
     goal = deviation.square().mean().sqrt().clamp_min(CLEAN).to(start.device)
     with torch.inference_mode(False), torch.enable_grad():
         x = start.detach().clone().requires_grad_()

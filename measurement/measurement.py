@@ -16,10 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from ..algebra.devices import precise
 from ..algebra.moved import moved
 from ..algebra.refusal import Refusal
 from ..operators.base import Operator
@@ -95,10 +97,22 @@ class Measurement:
         """(C, H, W) of the pictures that this measurement speaks of."""
         return self.operator.image_shape(self.y.shape)
 
-    @property
+    # worked out once, since a device must be waited for; copies on another device know it already
+
+    @cached_property
     def noisy(self) -> bool:
         """Whether there is any noise."""
         return bool((torch.as_tensor(self.noise.deviation(self.y)) > 0).any())
+
+    @cached_property
+    def _sigma(self) -> float:
+        """Root mean square of the noise's deviation."""
+        return torch.as_tensor(self.noise.deviation(self.y)).square().mean().sqrt().item()
+
+    @cached_property
+    def _strong(self) -> bool:
+        """Whether A enlarges no rounding."""
+        return weakest(self.operator, self.y) >= STRONG
 
     @property
     def clean(self) -> bool:
@@ -111,7 +125,7 @@ class Measurement:
         level = self.noise.level
         if level is None or level >= self.rounding or not self.operator.linear:
             return self
-        if level == 0 and weakest(self.operator, self.y) >= STRONG:
+        if level == 0 and self._strong:
             return self
         return replace(self, noise=GaussianNoise(self.rounding))
 
@@ -128,8 +142,7 @@ class Measurement:
         operator, resolved = self.operator, self.resolved()
         if not (operator.linear and resolved.noisy):
             return operator.pinv(residual)
-        sigma = torch.as_tensor(resolved.noise.deviation(self.y)).square().mean().sqrt().item()
-        floor = sigma / max(deviation, 1e-12)
+        floor = resolved._sigma / max(deviation, 1e-12)
         if not isinstance(operator, SpectralOperator):
             return operator.prox(torch.zeros_like(operator.adjoint(residual)), residual, min(floor, 0.5) ** 2)
         shape = operator.image_shape(tuple(residual.shape))
@@ -200,7 +213,7 @@ class Measurement:
         return self.fit(x) if self.noisy else self.residual_rms(x)
 
     def _rms(self, residual: Tensor) -> Tensor:
-        square = (residual.double() ** 2).nan_to_num(0.0, posinf=torch.inf)  # 0 / 0 is a perfect fit
+        square = (precise(residual) ** 2).nan_to_num(0.0, posinf=torch.inf)  # 0 / 0 is a perfect fit
         support = self.operator.support(self.y)
         measured = torch.ones_like(square) if support is None else support.expand_as(square)
         return (square.where(measured > 0, 0.0).flatten(1).sum(1) / measured.flatten(1).sum(1)).sqrt()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..algebra.devices import precise
 from ..algebra.refusal import Refusal
 
 #: side of a block in coefficients (twice as many pixels)
@@ -45,9 +46,9 @@ def noise_level(image: Tensor) -> Tensor:
         raise Refusal(
             f"The picture is {image.shape[-1]} x {image.shape[-2]}; estimating its noise takes at least 64 x 64 pixels."
         )
-    image = image.double()
+    image = precise(image)
     energy = _blocks(diagonal_wavelet(image).square(), BLOCK)
-    cut = _blocks(((image <= 0) | (image >= 1)).double(), 2 * BLOCK)
+    cut = _blocks(((image <= 0) | (image >= 1)).to(image), 2 * BLOCK)
     h, w = (min(a, b) for a, b in zip(energy.shape[-2:], cut.shape[-2:], strict=True))
     energy, cut = (blocks[..., :h, :w].flatten(1) for blocks in (energy, cut))
     n = BLOCK**2 * image.shape[1]

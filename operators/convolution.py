@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..algebra.cache import Cache
+from ..algebra.devices import require_complex
 from ..algebra.refusal import Refusal
 from ..algebra.transforms import dct, idct, wide
 from .base import LinearOperator
@@ -95,9 +96,11 @@ class CircularConvolution(Convolution):
     """y = k * x with periodic borders; T is the orthonormal discrete Fourier transform of a real picture."""
 
     def _diagonalise(self, kernel: Tensor) -> Tensor:
+        require_complex(kernel.device, self.label)
         return torch.fft.rfft2(kernel)
 
     def to_spectrum(self, x: Tensor) -> Tensor:
+        require_complex(x.device, self.label)
         return torch.fft.rfft2(wide(x), norm="ortho")
 
     def from_spectrum(self, c: Tensor, image_shape: tuple[int, int, int]) -> Tensor:

@@ -113,6 +113,7 @@ class JPEG(Operator):
         self.basis = basis  # DCT-II of eight samples, a row per frequency
         self.to_ycbcr = torch.tensor(TO_YCBCR, dtype=torch.float64)
         self.to_rgb = torch.tensor(TO_RGB, dtype=torch.float64)
+        self.centre = torch.tensor([0.0, 128.0, 128.0], dtype=torch.float64)[:, None, None]
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
         if image_shape[0] not in (1, 3):
@@ -146,7 +147,7 @@ class JPEG(Operator):
         pixels = _round(255 * self._laid(wide(x)).clamp(0, 1))
         if x.shape[1] == 1:
             return self._shown(self._code(pixels, self.luminance) / 255).to(x.dtype)
-        centre = pixels.new_tensor([0.0, 128.0, 128.0])[:, None, None]
+        centre = self.centre.to(pixels)
         ycc = _round(torch.einsum("ij,bjhw->bihw", self.to_ycbcr.to(pixels), pixels) + centre).clamp(0, 255)
         luma, chroma = self._code(ycc[:, :1], self.luminance), ycc[:, 1:]
         chroma = enlarge(self._code(reduce(chroma, self.ratio), self.chrominance), self.ratio)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..algebra.cache import Cache
 from ..algebra.refusal import Refusal
 from .base import Operator
 
@@ -92,10 +93,14 @@ class Quantisation(Operator):
         if levels < 2:
             raise Refusal(f"There are {levels} levels per colour; give 2 or more.")
         self.levels, self.dither, self.seed = levels, dither, seed
+        self._cache = Cache()
 
     def _offset(self, x: Tensor) -> Tensor | float:
         if self.dither == "none":
             return 0.5
+        return self._cache.get((*x.shape[1:], x.dtype, x.device), lambda: self._thresholds(x))
+
+    def _thresholds(self, x: Tensor) -> Tensor:
         if self.dither == "random":
             generator = torch.Generator().manual_seed(self.seed)
             return (0.998 * torch.rand(x.shape[1:], generator=generator) + 0.001).to(x)
