@@ -42,7 +42,7 @@ class OnPictures(Guidance):
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         image = self.codec.decode(x0)
         t, s = _of_pictures(state.t), state.s and _of_pictures(state.s)
-        seen = State(t.alpha * image, t, image, s=s, progress=state.progress, index=state.index)
+        seen = State(t.alpha * image, t, image, s=s, progress=state.progress, index=state.index, draw=state.draw)
         projected = self.block.estimate(seen, image).x0
         return Estimate(x0 + self.codec.encode(projected) - self.codec.encode(image))
 
