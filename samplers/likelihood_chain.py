@@ -14,7 +14,7 @@ Hamiltonian flow with fresh momenta p ~ N(0, I) (Neal 2011, https://arxiv.org/ab
     HMC         several leaps before the choice: exact, and further on
 
 The step follows the curvature: h = size / (L + 1 / r^2), where L = norm of the Hessian of -log p(y given x) is found by
-power iteration on differences of its gradient, which goes on where it was from turn to turn. The exact kernels also learn
+power iteration on differences of its gradient, which goes on where it was from turn to turn. Exact kernels also learn
 from what they accepted in earlier turns, each sample for itself and less and less (Andrieu and Thoms 2008,
 https://doi.org/10.1007/s11222-008-9110-y). A published step `rate` replaces the curvature.
 """

@@ -56,17 +56,17 @@ def test_the_chain_s_law_is_the_posterior_seen_through_rho(kind, schedule):
 
 
 def test_the_weights_of_a_mixture():
-    """Their error falls with rho, down to 5 %: the modes lie 3 deviations apart and the data prefer the rarer one."""
+    """Their error falls with the turns, to less than 5 %: the modes lie three deviations apart."""
     centres = torch.tensor([[1.0, 0.5], [-1.0, 1.0], [0.2, -1.3]], dtype=F64).reshape(3, 1, 1, 2)
     prior = GaussianMixture.from_centres(centres, 0.5, torch.tensor([0.5, 0.2, 0.3], dtype=F64))
     operator = Dense(torch.tensor([[1.0, 0.3]], dtype=F64), (1, 1, 2))
     measurement = Measurement(operator, torch.tensor([[-0.2]], dtype=F64), GaussianNoise(0.5))
     posterior, count, errors = prior.posterior(measurement), 4000, []
     start = torch.randn(count, 1, 1, 2, dtype=F64, generator=torch.Generator().manual_seed(3))
-    for rho in (1.6, 0.8, 0.15):
-        levels = [*(Level(1.0, rho * 1.6**k) for k in range(6, -1, -1)), Level(1.0, 0.0)]
+    levels = [*(Level(1.0, 0.2 * 1.6**k) for k in range(8, -1, -1)), Level(1.0, 0.0)]
+    for hold in (0, 15, 80):
         run = Run(prior.denoiser, levels, [Guidance(measurement)], Streams(4, "sampling"))
-        x = SplitGibbs(inner=16, hold=30)(run, levels[0].sigma * start)
+        x = SplitGibbs(inner=16, hold=hold)(run, levels[0].sigma * start)
         found = posterior.responsibilities(x, Level(1.0, 0.0)).mean(0)
         errors.append((found - posterior.weights).abs().max().item())
     assert errors[0] > errors[1] > errors[2]
