@@ -88,18 +88,24 @@ class ScaleNode(io.ComfyNode):
         return operator_schema(
             "PosteriorScale",
             "Brightness Scale",
-            "All values were multiplied by a number: a dark exposure, half the light of a beam splitter.",
+            "All values were multiplied by a number: a dark exposure, half the light of a beam splitter. With an offset: "
+            "a faded photo.",
             [
                 io.Float.Input(
                     "factor", default=0.5, min=0.01, max=10.0, step=0.01,
                     tooltip="The number (no unit); 0.5 is half as bright. Start with 0.5.",
                 ),
+                io.Float.Input(
+                    "offset", default=0.0, min=-1.0, max=1.0, step=0.01, round=False, optional=True,
+                    tooltip="What was added after that, where black is 0 and white is 1; a faded photo has about 0.3. "
+                    "For Observe. Start with 0.",
+                ),
             ],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, factor) -> io.NodeOutput:
-        return io.NodeOutput(Scale(factor))
+    def execute(cls, factor, offset=0.0) -> io.NodeOutput:
+        return io.NodeOutput(Scale(factor, offset))
 
 
 class FewerColoursNode(io.ComfyNode):
