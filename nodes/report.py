@@ -15,6 +15,8 @@ from ..measurement.noise import ROUNDING, GaussianNoise
 #: averages over samples keeps nothing of the noise that it could tell from the picture, so it lies below, the further the
 #: finer the noise is beside the picture's own detail
 EXPECTED = {"sample": (0.8, 1.2), "restoration": (0.3, 1.2), "mean": (0.3, 1.2), "picture": (0.3, 1.2)}
+#: residual RMS up to which damage that is not linear (JPEG, fewer colours) is met: it rounds by itself, more than 8 bits do
+OWN_ROUNDING = 0.01
 #: a larger share than this that is lost under a mask looks like a mask that is the wrong way round
 MOSTLY = 0.8
 
@@ -38,8 +40,8 @@ def fit_in_words(measurement: Measurement, values: Tensor, kind: str) -> str:
     """
     if not measurement.noisy:
         seen = f"residual RMS {_listed(values, 3)} (white is 1)"
-        if values.max().item() < 2 * ROUNDING:
-            return f"{seen}: agrees with what was seen to the rounding of 8 bits."
+        if values.max().item() < (2 * ROUNDING if measurement.operator.linear else OWN_ROUNDING):
+            return f"{seen}: agrees with what was seen, but for rounding."
         return (
             f"{seen}: more than the rounding of 8 bits, {ROUNDING:.4f}. The damage is not quite as described, or there is "
             f"noise: raise sigma_y, to about {values.mean().item():.2g}."

@@ -10,6 +10,7 @@ from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise, PoissonNoise
 from posterior.operators.identity import Identity
 from posterior.operators.inpainting import Inpainting
+from posterior.operators.jpeg import JPEG
 from posterior.photos import load_photo
 
 
@@ -36,10 +37,12 @@ def test_a_number_is_said_with_its_range_and_a_remedy(report):
     assert "Lower sigma_y (about 0.0038)" in words(0.19, "picture")  # case A15
     assert "about" not in words(5.7, "sample", noise_only(0, PoissonNoise(0.01, 0.01)))  # no single number would do
     clean = noise_only(0)
-    assert words(0.001, "sample", clean) == (
-        "residual RMS 0.001 (white is 1): agrees with what was seen to the rounding of 8 bits."
+    assert (
+        words(0.001, "sample", clean) == "residual RMS 0.001 (white is 1): agrees with what was seen, but for rounding."
     )
-    assert "raise sigma_y, to about 0.01" in words(0.01, "sample", clean)
+    assert "raise sigma_y, to about 0.004" in words(0.004, "sample", clean)
+    jpeg = Measurement(JPEG(15), clean.y, clean.noise)
+    assert "agrees" in words(0.004, "sample", jpeg) and "not quite as described" in words(0.04, "sample", jpeg)
     many = report.fit_in_words(measurement, torch.linspace(0.9, 1.1, 9), "sample")
     assert many.startswith("fit 0.9 to 1.1 (")
 
