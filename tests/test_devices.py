@@ -10,6 +10,7 @@ import pytest
 import torch
 from guidance_rows import ROWS as METHODS
 from guidance_rows import one_thread  # noqa: F401
+from host_vaes import autoencoder, load_taesd, narrow_kl, vae_of
 from operator_rows import LINEAR, NONLINEAR, Row, hole
 
 from posterior.algebra import devices, transforms
@@ -228,3 +229,13 @@ def test_blurs_without_complex_numbers(no_complex):
     convolution(kernels.gaussian(1.0), "reflect").forward(x)
     with pytest.raises(Refusal, match="complex numbers"):
         convolution(kernels.motion(5, 30), "reflect").forward(x)
+
+
+def test_a_vae_on_the_processor(host, tmp_path):
+    """--cpu-vae (case B7): latents on the card, the VAE beside it; pictures and latents come back to the card."""
+    codec = autoencoder(vae_of(load_taesd(tmp_path / "taesd.safetensors"), narrow_kl()))
+    with FakeDevice() as device:
+        z = torch.rand(2, 4, 8, 8, device=device.device)
+        image = codec.decode(z)
+        assert image.device == device.device and image.shape == (2, 3, 64, 64)
+        assert codec.encode(image).device == device.device

@@ -105,7 +105,8 @@ def _static(vae):
 class Autoencoder:
     """D and E of one run (`measurement.decoded.Codec`), between the model's latents and pictures in [0, 1].
 
-    Pictures may be smaller than what the latent decodes to: they are its upper left corner.
+    Pictures may be smaller than what the latent decodes to: they are its upper left corner. The VAE may be on another
+    device than the latents, as with --cpu-vae.
 
     Args:
         vae: the host's VAE, loaded.
@@ -122,23 +123,23 @@ class Autoencoder:
 
     def decode(self, z: Tensor) -> Tensor:
         """The picture of a latent in model space, `B C H W`, not cut to [0, 1]."""
-        latent = self._format.process_out(z).to(self._vae.vae_dtype)
+        latent = self._format.process_out(z).to(self._vae.device, self._vae.vae_dtype)
         image = torch.cat([self._decode(sample) for sample in self._pieces(latent)])
         require_numbers(image, z)
-        image = image[..., : self._picture[0], : self._picture[1]].to(z.dtype)
+        image = image[..., : self._picture[0], : self._picture[1]].to(z)
         return (image + 1) / 2 if self._signed else image
 
     def encode(self, x: Tensor) -> Tensor:
         """The latent of a picture, in model space, `B C h w`; the mean where the encoder is random."""
         image = padded(x, *(self._ratio * side for side in self._latent))
-        image = _laid_out(self._vae.process_input(image).to(self._vae.vae_dtype))
+        image = _laid_out(self._vae.process_input(image).to(self._vae.device, self._vae.vae_dtype))
         model = self._vae.first_stage_model
         with ExitStack() as stack:
             stack.enter_context(Frozen())
             if image.requires_grad and self.economy.decoder:
                 stack.enter_context(checkpointed_blocks(units(model), []))
             latent = torch.cat([model.encode(sample) for sample in self._pieces(image)])
-        return self._format.process_in(latent.to(x.dtype))
+        return self._format.process_in(latent.to(x))
 
     def _pieces(self, batch: Tensor) -> tuple[Tensor, ...]:
         """One picture at a time, except where the graph of all fits anyway."""
