@@ -14,6 +14,7 @@ from torch import Tensor
 from posterior.diffusion.level import Level
 from posterior.guidance.base import Guidance
 from posterior.guidance.ddnm import DDNM
+from posterior.guidance.ddpg import DDPG
 from posterior.guidance.ddrm import DDRM
 from posterior.guidance.dds import DDS
 from posterior.guidance.diffpir import DiffPIR
@@ -136,6 +137,15 @@ def _diffpir(d: Dense64, variance: float) -> Tensor:
     return torch.linalg.solve(d.A.T @ d.A + rho * torch.eye(len(d.m), dtype=F64), d.A.T @ d.y + rho * d.m)
 
 
+def _ddpg(d: Dense64, gamma: float = 2.0, eta: float = 0.3) -> Tensor:
+    A, r, variance = d.A, d.r, d.sigma**2
+    if isinstance(d.sigma, Tensor):  # in units of the noise
+        A, r, variance = A / d.sigma[:, None], r / d.sigma, 1.0
+    share = (d.s.alpha**2 / (d.s.alpha**2 + d.s.sigma**2)) ** gamma if variance else 0.0
+    inverse = A.T @ torch.linalg.solve(A @ A.T + max(1e-4, eta * variance) * torch.eye(len(r), dtype=F64), r)
+    return d.m + (1 - share) * inverse + share * A.T @ r / torch.linalg.matrix_norm(A, 2) ** 2
+
+
 def _tmpd(d: Dense64) -> Tensor:
     rows = (d.A @ d.V @ d.A.T).sum(1).clamp_min(0)
     return d.m + d.V @ d.A.T @ (d.r / (rows + d.variance))
@@ -212,6 +222,8 @@ ROWS = [
         "General, norm", lambda m: General(m, "prediction", "adjoint", "norm", 2.0),
         lambda d: d.m + d.bar**2 * d.A.T @ d.r / (2 * d.r.norm()),
     ),
+    Row("DDPG", lambda m: DDPG(m, 2.0, 0.3), _ddpg),
+    Row("DDPG clean", DDPG, _ddpg, clean=True),
     Row("MCG", lambda m: MCG(m, 0.3), clean=True),
     Row("Noised projection", NoisedProjection, clean=True),
     Row("DDRM", DDRM),

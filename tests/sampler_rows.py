@@ -12,7 +12,11 @@ from posterior.samplers.dpm import DPMSolver
 from posterior.samplers.heun import Heun
 from posterior.samplers.langevin import AnnealedLangevin, PredictorCorrector
 from posterior.samplers.maruyama import EulerMaruyama
+from posterior.samplers.measured_noise import MeasuredNoise
+from posterior.samplers.noise_space import NoiseSpace
+from posterior.samplers.red_diff import REDDiff
 from posterior.samplers.split_gibbs import SplitGibbs
+from posterior.samplers.variational import VariationalGaussian
 
 
 @dataclass(frozen=True)
@@ -45,4 +49,9 @@ SAMPLERS = [
     Row("annealed langevin", AnnealedLangevin(2, 0.1)),
     Row("predictor-corrector", PredictorCorrector(1, 0.1)),
     Row("split gibbs", SplitGibbs(3, 2), measured=True),
+    Row("red-diff", REDDiff(0.25, 0.3), measured=True),
+    Row("variational gaussian", VariationalGaussian(5, 20, 0.1), measured=True),
+    Row("noise space", NoiseSpace(60, 0.1), measured=True),
+    Row("noise space on its shell", NoiseSpace(60, 0.1, 0.01, 0.05), measured=True),
+    Row("measured noise", MeasuredNoise(0.3, 0.3)),
 ]

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import pytest
+import tiny_models
 import torch
 from guided_host import SIZE, gaussian_model, guide, measured, misfit
 
+from posterior.algebra.refusal import Refusal
 from posterior.guidance.ddnm import DDNM
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
+from posterior.operators.inpainting import Inpainting
 
 
 @pytest.fixture(scope="module")
 def gaussian(host):
     return gaussian_model(host)
+
+
+@pytest.fixture(scope="module")
+def sd15(host, tmp_path_factory):
+    return tiny_models.load(tiny_models.sd15(tmp_path_factory.mktemp("checkpoints") / "sd15.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def vae(host, tmp_path_factory):
+    return tiny_models.load_vae(tiny_models.vae(tmp_path_factory.mktemp("vaes") / "vae.safetensors"))
 
 
 TRAJECTORIES = [
@@ -46,6 +59,50 @@ def test_our_samplers_keep_what_was_measured(host, gaussian, node, inputs):
     assert free.isfinite().all() and misfit(measurement, free) > 0.05
     assert misfit(measurement, guided) < 1e-5
     assert seen == sorted(seen) and {total for _, total in seen} == {6} and seen[-1][0] == 6
+
+
+MEASURED = [
+    ("PosteriorSplitGibbs", {"inner": 4, "hold": 4}),
+    ("PosteriorREDDiff", {"rate": 0.3}),
+    ("PosteriorVariationalGaussian", {"inner": 5, "hold": 20, "rate": 0.1}),
+    ("PosteriorNoiseSpace", {"preset": "as set here", "iterations": 40, "rate": 0.1}),
+    ("PosteriorNoiseSpace", {"preset": "FMPlug", "iterations": 1}),
+]
+
+
+@pytest.mark.parametrize("node, inputs", MEASURED, ids=lambda value: str(value))
+def test_samplers_that_take_the_measurement_themselves(host, gaussian, node, inputs):
+    picture = torch.rand(6, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(0))[:1].movedim(-1, 1)
+    mask = torch.zeros(1, 1, SIZE, SIZE)
+    mask[..., SIZE // 2 :] = 1
+    measurement = Measurement.observe(Inpainting(mask), picture, GaussianNoise(0.1))
+    steps = 3 if node == "PosteriorNoiseSpace" else 20
+    sigmas = host.call("BasicScheduler", model=gaussian, scheduler="karras", steps=steps, denoise=1.0)
+    before = host.objects(gaussian.model)
+    sampler, record = host.call(node, measurement=measurement, **inputs)
+    samples, _ = host.sample(gaussian, sampler, sigmas, host.latent(2, 3, SIZE, SIZE))
+    fit = measurement.fit((samples + 1) / 2)
+    assert samples.isfinite().all() and (fit < 2.0).all()
+    assert all(a is b for a, b in zip(before, host.objects(gaussian.model), strict=True))
+    if node == "PosteriorNoiseSpace":
+        image = host.call("PosteriorConvergencePlot", record=record, latent=host.latent(1, 3, 8, 8), width=256)
+        assert image.std() > 0
+
+
+def test_they_see_a_latent_model_through_its_vae(host, sd15, vae):
+    measurement = Measurement.observe(
+        Inpainting(torch.zeros(1, 1, 64, 64).index_fill(3, torch.arange(32), 1.0)),
+        torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3)), GaussianNoise(0.1),
+    )  # fmt: skip
+    sigmas = torch.tensor([3.0, 1.0, 0.0])
+    for node, inputs in MEASURED[1:4]:
+        short = {key: 2 for key in ("hold", "iterations") if key in inputs}
+        sampler, _ = host.call(node, measurement=measurement, vae=vae, **{**inputs, **short})
+        samples, _ = host.sample(sd15, sampler, sigmas, host.latent(1, 4, 8, 8), host.conditioning())
+        assert samples.isfinite().all()
+    sampler, _ = host.call("PosteriorSplitGibbs", measurement=measurement, vae=vae)
+    with pytest.raises(Refusal, match="needs a linear operator"):
+        host.sample(sd15, sampler, sigmas, host.latent(1, 4, 8, 8), host.conditioning())
 
 
 def test_heun_is_the_host_s(host, gaussian):
