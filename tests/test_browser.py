@@ -104,7 +104,7 @@ def open_template(page: Any, name: str) -> Any:
 
 
 def test_a_workflow_runs_from_the_template_browser(server: Server, page: Any, errors: list[str]):
-    dialog = open_template(page, "denoise_photo")
+    dialog = open_template(page, "deblur_photo")
     dialog.wait_for(state="hidden")  # the templates close, and no dialog of missing nodes or models takes their place
     unknown = "app.graph._nodes.filter(node => !(node.type in LiteGraph.registered_node_types)).map(node => node.type)"
     assert page.evaluate(unknown) == []
