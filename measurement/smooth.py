@@ -149,8 +149,6 @@ def harmonic(
         smallest: side from which on the equation is solved without a coarser one.
     """
     values, unknown = values * keep, (~keep).to(values)
-    if keep.all() or not keep.any():
-        return values
     start = torch.zeros_like(values)
     if min(values.shape[-2:]) > smallest:
         share = F.avg_pool2d(keep.to(values), 2, ceil_mode=True)
