@@ -4,7 +4,7 @@ The best known path for each damage, where no guidance is given:
 
     noise only         restoration: the posterior mean, one model call at the noise's own level, x_t = A^+ y
     linear             restoration: annealed, from the smooth inverse
-    JPEG and the like  restoration: annealed Pi-GDM without a Jacobian, from the damaged picture
+    JPEG and the like  restoration: annealed Pi-GDM without a Jacobian, from the damaged picture with its holes closed
     all else, samples  Guided DDIM with eta = 1 from noise
 
 Pixels that are known stay the user's own (`own_pixels`), grey photos stay grey (`guidance.grey`), and a restoration
@@ -133,7 +133,7 @@ def _choose(patcher, measurement: Measurement, steps: int, restore: bool, guides
         words += "; kept grey, as the damaged picture is" if grey else ""
     if restore and can_restore(guides, vae):
         sigmas, sampler = on_schedule(patcher, restoration_sigmas_for(measurement, steps)), AnnealedRestoration()
-        start, kind = "smooth" if measurement.operator.linear else "back-projection", "restoration"
+        start, kind = "smooth", "restoration"
     else:
         sigmas, sampler, start, kind = sampling_sigmas(patcher, steps), GuidedDDIM(1.0), "noise", "sample"
     words = f"{'restoration' if kind == 'restoration' else 'samples'} by {words}; {steps} steps"

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..algebra.refusal import Refusal
 from ..measurement.measurement import Measurement
 from ..measurement.smooth import smooth_start, through_grey
+from ..operators.base import Operator
 from .spaces.vae import is_latent_vae, latent_size, padded, picture_ratio, require_numbers
 
 STARTS = ("noise", "smooth", "back-projection")
@@ -27,7 +28,7 @@ def start_picture(measurement: Measurement, start: str) -> Tensor:
         return measurement.operator.pinv(measurement.y)
     if start == "back-projection":
         return through_grey(measurement.operator, measurement.inverse(measurement.y)).clamp(0, 1)
-    if not measurement.operator.linear:
+    if not measurement.operator.linear and type(measurement.operator).pinv is Operator.pinv:
         raise Refusal(f"{measurement.operator.label} has no smooth inverse; start from noise instead.")
     return through_grey(measurement.operator, smooth_start(measurement)).clamp(0, 1)
 

@@ -125,8 +125,17 @@ def smooth_start(measurement: Measurement) -> Tensor:
     """The smooth inverse of a measurement whose numbers count less where they are noisier than most, `B C H W`.
 
     Without it a soft edge of a mask, which is a noisy measurement, would stand in the start as a line, and sampling
-    from a low noise level would leave it there.
+    from a low noise level would leave it there. What is not linear has its generalised inverse, whose holes are
+    continued from their rim.
+
+    Raises:
+        Refusal: when there is no inverse.
     """
+    if not measurement.operator.linear:
+        inverse, support = measurement.operator.pinv(measurement.y), measurement.operator.support(measurement.y)
+        if support is None or support.shape[-2:] != inverse.shape[-2:]:
+            return inverse
+        return harmonic(inverse, (support > 0).expand_as(inverse))
     deviation = torch.as_tensor(measurement.noise.deviation(measurement.y)).clamp_min(ROUNDING)
     if deviation.numel() == 1:
         return smooth_inverse(measurement.operator, measurement.y)

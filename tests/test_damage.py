@@ -285,6 +285,16 @@ def test_error_diffusion_is_pillows(colours: int) -> None:
     assert 0.6 < measurement.fit(x).item() < 1.6  # colours that crowd are diffused beyond their nearest ones
 
 
+def test_a_hole_in_a_jpeg_is_closed_in_the_start() -> None:
+    """A2: a restoration begins at little noise, from which a black hole would stay one."""
+    x, mask = photo(size=SIZE), lettering()
+    y = JPEG(60)(written(x, mask))
+    measurement = Measurement.observe(compose(JPEG(60), Inpainting(mask)), y, GaussianNoise(LEVEL))
+    start, hole = smooth_start(measurement), (mask > 0).expand_as(x)
+    assert torch.equal(start[~hole], y[~hole])
+    assert (start - x)[hole].square().mean() < 0.1 * (y - x)[hole].square().mean()
+
+
 def test_soft_edges_count_less_in_the_start() -> None:
     """E9: painted soft edges do not stand in the smooth start, where a restoration would leave them."""
     x = photo(size=SIZE)
