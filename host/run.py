@@ -90,10 +90,10 @@ class GuidedRun:
         vaes = {id(guide.vae): guide.vae for guide in guides if guide.vae is not None}
         if len(vaes) > 1:
             raise Refusal("The guidance blocks use different VAEs; connect the same one to each.")
-        if guides:
-            require_prompt(model, guider.conds)
         self.space = space_of(model, next(iter(vaes.values()), None)) if guides else ModelSpace()
         self.blocks = [self._bind(guide, x) for guide in guides]
+        if guides:
+            require_prompt(model, guider.conds)
         self.jacobian = jacobian or any(block.jacobian for block in self.blocks)
         self.trace = next((guide.trace for guide in guides if guide.trace is not None), None)
         self.calls: DifferentiableCalls | None = None
