@@ -106,7 +106,9 @@ def test_an_interrupt_ends_within_one_model_call(host, parts):
     sampler = host.call("PosteriorGuidedDDIM", amount=0.0, noise_rule="eta", guidance=failing(guidance, "interrupt"))
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         host.sample(counted, sampler, SIGMAS, host.latent(1, 4, 8, 8), conditioning)
-    assert len(calls) <= 3  # two steps, and the start of the third, where the network's first layer asks
+    # two steps, and the start of the third, where the network's first layer asks; before them five calls that check the
+    # gradient, since the one who counts is no part of the host
+    assert len(calls) <= 8
 
 
 def test_interrupted_runs_leak_nothing(host, parts, tmp_path):
