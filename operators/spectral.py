@@ -82,7 +82,8 @@ class SpectralOperator(LinearOperator):
 
     def prox(self, z: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
         s = self.singular_values(z)
-        spectrum = s / (s**2 + rho) * self.measurement_to_spectrum(y - self.forward(z))
+        residual = self.measurement_to_spectrum(y) - s * self.to_spectrum(z)  # U^H (y - A z), one transform less
+        spectrum = s / (s**2 + rho) * residual
         return z + self.from_spectrum(spectrum, tuple(z.shape[1:])).to(z.dtype)
 
     def filter(self, x: Tensor, response: Callable[[Tensor], Tensor]) -> Tensor:
