@@ -1,4 +1,8 @@
-"""`a += b` makes a new tensor, where networks write into tensors that the backward pass needs."""
+"""`a += b` makes a new tensor, where networks write into tensors that the backward pass needs.
+
+`torch.autograd.graph.allow_mutation_on_saved_tensors` would do for tensors that autograd saves. It does not for the
+inputs of checkpointed blocks, and with torch 2.14 it stops at functions that write into `out=` by position.
+"""
 
 from __future__ import annotations
 
