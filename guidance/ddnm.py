@@ -15,9 +15,10 @@ the next state at sigma_s, of which the measurement brings a part. For singular 
 Any generalised inverse in the place of A^+ is as consistent with y. With `smooth` (ours) the correction is continued
 into pixels that were not measured, see `measurement.smooth.continued`.
 
-A measurement that is clean but for its rounding, tau, has sigma_y = tau (`Measurement.resolved`). Operators without
-singular values then have the soft form of lambda, s_i^2 / (s_i^2 + (alpha_s tau / sigma_s)^2), which is one proximal
-step, and the sampler's own noise: what y brings of it is far below a level of grey.
+A measurement that is clean but for its rounding, tau, has sigma_y = tau (`Measurement.resolved`), with the soft lambda
+s_i^2 / (s_i^2 + tau^2 / r_t^2), r_t^2 the variance of x0_hat's error, which is one proximal step for any operator, and
+with the sampler's own noise: what y brings of it is far below a level of grey. The hard lambda lets noise of y as large
+as sigma_s into every direction that A hardly shows, right only in a sampler that takes as much away, as Phi does.
 
 The paper takes the ancestral step's variance as the budget; we follow its code (eq. 51 at eta = 0), whose budget is
 all of sigma_s^2, which works for any sampler. Other samplers than the Guided DDIM use x0_hat(y) only.
@@ -37,6 +38,7 @@ from ..diffusion.state import Estimate, State, Step
 from ..measurement.smooth import continued
 from ..operators.spectral import SpectralOperator, pseudo_reciprocal
 from .base import Guidance
+from .diffpir import PHOTOS, error_precision
 
 
 def renoise(x_s: Tensor, step: Step, operator: SpectralOperator, variance: Callable[[Tensor], Tensor]) -> Tensor:
@@ -78,10 +80,9 @@ class DDNM(Guidance):
         operator, residual = self.measurement.operator, self.measurement.residual(x0)
         if not self.measurement.noisy:
             correction = operator.pinv(residual)
-        elif not isinstance(operator, SpectralOperator):
-            level = state.s or state.t
-            ratio = (self.measurement.noise.sigma / max(level.sigma_bar, 1e-6)) ** 2
-            correction = operator.prox(x0, self.measurement.y, ratio) - x0
+        elif self.measurement.clean:
+            rho = self.measurement.noise.sigma**2 * error_precision(state.t, PHOTOS)
+            correction = operator.prox(x0, self.measurement.y, rho) - x0
         else:
             share = self._share(operator.singular_values(x0), state.s or state.t)
             spectrum = share * operator.measurement_to_spectrum(residual)
@@ -91,8 +92,7 @@ class DDNM(Guidance):
         return Estimate(x0 + correction)
 
     def transition(self, x_s: Tensor, step: Step) -> Tensor:
-        spectral = isinstance(self.measurement.operator, SpectralOperator)
-        if not self.measurement.noisy or step.s.sigma == 0 or not spectral:
+        if not self.measurement.noisy or self.measurement.clean or step.s.sigma == 0:
             return x_s
         carried = step.s.alpha * self.measurement.noise.sigma
 

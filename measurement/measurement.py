@@ -118,7 +118,7 @@ class Measurement:
     def clean(self) -> bool:
         """Whether there is no more noise than the rounding."""
         level = self.noise.level
-        return level is not None and level <= self.rounding
+        return level is not None and level <= self.rounding * (1 + 1e-6)  # it may have been single precision
 
     def resolved(self) -> Measurement:
         """The same measurement, whose rounding counts as its noise where A would enlarge it (see above)."""

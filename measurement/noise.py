@@ -109,8 +109,9 @@ class GaussianNoise(Noise):
 
     @property
     def level(self) -> float | None:
-        sigma = torch.as_tensor(self.sigma)
-        return float(sigma) if sigma.numel() == 1 else None
+        if not isinstance(self.sigma, Tensor):
+            return float(self.sigma)
+        return self.sigma.item() if self.sigma.numel() == 1 else None
 
     def widened(self, spread: Tensor) -> GaussianNoise:
         return GaussianNoise((self.sigma**2 + spread**2).sqrt())

@@ -217,3 +217,17 @@ def test_a_faded_photo_is_read_without_its_offset():
     for operator in (Scale(0.4, 0.35), compose(Inpainting(mask), Scale(0.4, 0.35))):
         seen = Measurement.observe(operator, 0.35 + 0.4 * clean, GaussianNoise(0.0))
         assert seen.residual(clean).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("method", ["DDNM", "DDS", "DiffPIR", "PiGDM"])
+def test_methods_that_are_made_for_clean_pictures_know_eight_bits(host, model, method):
+    """In a sampler of the host, which makes the step itself."""
+    blur, clean = convolution(kernels.gaussian(2.0), "reflect"), photo()
+    y = rounded(blur(clean))
+    measurement = Measurement.observe(blur, y, GaussianNoise(0.0))
+    guidance = host.call(f"Posterior{method}", measurement=measurement)
+    guided = host.call("PosteriorApplyGuidance", model=model, guidance=guidance)
+    settings = {"seed": 0, "steps": 8, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras", "denoise": 1.0}
+    latent, prompt = host.call("PosteriorStartingPoint", measurement=measurement), [[None, {}]]
+    made = host.call("KSampler", model=guided, positive=prompt, negative=prompt, latent_image=latent, **settings)
+    assert psnr((made["samples"] + 1) / 2, clean) > psnr(y, clean)
