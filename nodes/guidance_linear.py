@@ -25,6 +25,12 @@ CORRECTION = Setting(
     "Other damage is treated alike by both. Start with smooth.",
 )  # fmt: skip
 
+ANSWER = Setting(
+    "draw", id="answer", words=("draw", "mean"), later=True,
+    tooltip="mean: the likeliest picture. draw: one at random of those that are as likely as they should be, for samples "
+    "with a more faithful spread (FLOWER); needs a sampler with fresh noise. Start with mean.",
+)  # fmt: skip
+
 
 class DDNMNode(GuidanceNode):
     METHOD = DDNM
@@ -60,11 +66,12 @@ class DiffPIRNode(GuidanceNode):
             "formula. Start with 0.5.",
         ),
         CORRECTION,
+        ANSWER,
     )  # fmt: skip
 
     @classmethod
-    def make(cls, measurement, trust, deviation=PHOTOS, correction="smooth"):
-        return DiffPIR(measurement, trust, deviation, CORRECTION.value(correction))
+    def make(cls, measurement, trust, deviation=PHOTOS, correction="smooth", answer="mean"):
+        return DiffPIR(measurement, trust, deviation, CORRECTION.value(correction), ANSWER.value(answer))
 
 
 class PiGDMNode(GuidanceNode):

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..diffusion.run import Run, unseen
-from ..guidance.diffpir import PHOTOS, error_precision
+from ..guidance.diffpir import error_precision
 from ..measurement.noise import GaussianNoise
 from .base import Sampler
 from .dpm import DPMSolver
@@ -45,7 +45,7 @@ class DAPS(Sampler):
     """
 
     inner: int = 5
-    deviation: float = PHOTOS
+    deviation: float = 0.15
     tau: float = 0.0
     chain: Chain = Chain()
     exact: bool = True
@@ -67,5 +67,5 @@ class DAPS(Sampler):
             x0 = likelihood(x0, r, scale=t.scale, share=share)
             run.report(i, x, x0, t)
             x = s.alpha * x0 + (s.sigma * run.draw.normal(x) if s.sigma else 0.0)
-        run.record["acceptance"] = likelihood.acceptance
+        likelihood.note(run.record)
         return x

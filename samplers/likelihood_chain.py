@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -56,8 +56,9 @@ def spread(measurement: Measurement) -> Measurement:
     """The same measurement with some noise everywhere: at least the rounding of 8 bits, where it is Gaussian."""
     if not isinstance(measurement.noise, GaussianNoise):
         return measurement
-    sigma = torch.as_tensor(measurement.noise.sigma).clamp_min(ROUNDING)
-    return replace(measurement, noise=GaussianNoise(sigma.to(measurement.y)))
+    sigma = measurement.noise.sigma
+    sigma = sigma.clamp_min(ROUNDING) if isinstance(sigma, Tensor) else max(sigma, ROUNDING)
+    return replace(measurement, noise=GaussianNoise(sigma))
 
 
 def evidence(measurement: Measurement, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,10 +164,10 @@ class Likelihood:
             self._growth = growth + len(self.taken) ** -0.5 * _beside(excess)
         return x
 
-    @property
-    def acceptance(self) -> float | None:
-        """Mean chance of a step over the later half of the turns; None where nothing was to be chosen."""
-        return torch.stack(self.taken[len(self.taken) // 2 :]).mean().item() if self.taken else None
+    def note(self, record: dict[str, Any]) -> None:
+        """Into a run's record: `acceptance`, the mean chance of a step over the later half of the turns."""
+        if self.taken:
+            record["acceptance"] = torch.stack(self.taken[len(self.taken) // 2 :]).mean().item()
 
     def _uniform(self, like: Tensor) -> Tensor:
         return self.draw.uniform(len(like) // len(self.draw.samples)).flatten().to(like)

@@ -53,5 +53,5 @@ class SplitGibbs(Sampler):
                 s = levels[i + 1]
                 start = x0 + s.sigma_bar / t.sigma_bar * (x * t.inverse_alpha - x0)
                 x = s.alpha * likelihood(x0, s.sigma_bar, start)
-        run.record["acceptance"] = likelihood.acceptance
+        likelihood.note(run.record)
         return x0

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from posterior.diffusion.schedule import AXES
 from posterior.samplers.annealed import AnnealedRestoration
 from posterior.samplers.base import Sampler
+from posterior.samplers.daps import DAPS
+from posterior.samplers.dcps import DCPS
 from posterior.samplers.ddim import GuidedDDIM
 from posterior.samplers.dpm import DPMSolver
 from posterior.samplers.heun import Heun
 from posterior.samplers.langevin import AnnealedLangevin, PredictorCorrector
 from posterior.samplers.maruyama import EulerMaruyama
 from posterior.samplers.measured_noise import MeasuredNoise
+from posterior.samplers.mgps import MGPS
 from posterior.samplers.noise_space import NoiseSpace
+from posterior.samplers.pmc import PMC
 from posterior.samplers.red_diff import REDDiff
 from posterior.samplers.split_gibbs import SplitGibbs
 from posterior.samplers.variational import VariationalGaussian
@@ -49,6 +53,10 @@ SAMPLERS = [
     Row("annealed langevin", AnnealedLangevin(2, 0.1)),
     Row("predictor-corrector", PredictorCorrector(1, 0.1)),
     Row("split gibbs", SplitGibbs(3, 2), measured=True),
+    Row("daps", DAPS(3), measured=True),
+    Row("pmc", PMC("PnP", 100), measured=True),
+    Row("mgps", MGPS(iterations=3, rate=0.1), measured=True),
+    Row("dcps", DCPS(rate=0.3), measured=True),
     Row("red-diff", REDDiff(0.25, 0.3), measured=True),
     Row("variational gaussian", VariationalGaussian(5, 20, 0.1), measured=True),
     Row("noise space", NoiseSpace(60, 0.1), measured=True),
