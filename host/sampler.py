@@ -94,7 +94,7 @@ def _sample_indices(noise: Tensor, seed: int) -> list[int]:
     heads = noise.flatten(1)[:, :16].cpu()
     generator = torch.Generator("cpu").manual_seed(seed)
     found: dict[int, int] = {}
-    for index in range(max(count, min(64, _LOOKED_UP // noise[0].numel()))):
+    for index in range(max(count, min(4096, _LOOKED_UP // noise[0].numel()))):
         head = torch.randn(noise.shape[1:], generator=generator, dtype=noise.dtype).flatten()[:16]
         found |= {row: index for row in range(count) if row not in found and torch.equal(heads[row], head)}
         if len(found) == count:

@@ -66,12 +66,18 @@ class Path:
     keeps: bool = False
     grey: bool = False
 
-    def run(self, patcher, batch: int, positive, negative, cfg: float, seed: int, vae: Any = None) -> Tensor:
-        """The pictures, `B C H W` in [0, 1]."""
+    def run(
+        self, patcher, batch: int, positive, negative, cfg: float, seed: int, vae: Any = None, first: int = 0
+    ) -> Tensor:
+        """The pictures, `B C H W` in [0, 1].
+
+        Args:
+            first: number of the first sample, whose noise is that of its place in a larger batch.
+        """
         restores = self.kind == "restoration"
         latent = start_latent(self.measurement, self.start, 1 if restores else batch, vae)
         samples = run_sampler(
-            patcher, self.sampler, self.sigmas, latent, positive, negative, cfg, seed, noisy=self.start == "noise"
+            patcher, self.sampler, self.sigmas, latent, positive, negative, cfg, seed, self.start == "noise", first
         )
         images = decode(samples, self.measurement.image_shape, vae)
         images = in_grey(images) if self.grey else images
@@ -138,6 +144,12 @@ def _choose(patcher, measurement: Measurement, steps: int, restore: bool, guides
         sigmas, sampler, start, kind = sampling_sigmas(patcher, steps), GuidedDDIM(1.0), "noise", "sample"
     words = f"{'restoration' if kind == 'restoration' else 'samples'} by {words}; {steps} steps"
     return Path(measurement, GuidedSampler(guides, sampler), sigmas, start, kind, words, keeps, grey)
+
+
+def posterior_mean_only(patcher, measurement: Measurement, vae: Any = None) -> Path | None:
+    """The posterior mean by one model call, where there is noise only and the model works on pictures."""
+    single = not is_latent_vae(vae) and is_only_noise(measurement)
+    return posterior_mean(patcher, measurement, is_grey(measurement)) if single else None
 
 
 def posterior_mean(patcher, measurement: Measurement, grey: bool = False) -> Path:
@@ -217,13 +229,16 @@ def sampling_sigmas(patcher, steps: int) -> Tensor:
     return comfy.samplers.calculate_sigmas(model_sampling, "simple" if flow else "karras", steps)
 
 
-def run_sampler(patcher, sampler, sigmas: Tensor, latent: Tensor, positive, negative, cfg, seed: int, noisy=True):
+def run_sampler(
+    patcher, sampler, sigmas: Tensor, latent: Tensor, positive, negative, cfg, seed: int, noisy=True, first: int = 0
+) -> Tensor:
     """Samples as SamplerCustom does, with previews and progress; gives LATENT samples on the host's device."""
     guider = comfy.samplers.CFGGuider(patcher)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
     latent = comfy.sample.fix_empty_latent_channels(patcher, latent)
-    noise = comfy.sample.prepare_noise(latent, seed) if noisy else torch.zeros_like(latent)
+    places = list(range(first, first + len(latent))) if first else None
+    noise = comfy.sample.prepare_noise(latent, seed, places) if noisy else torch.zeros_like(latent)
     callback = latent_preview.prepare_callback(patcher, len(sigmas) - 1)
     samples = guider.sample(noise, latent, sampler, sigmas, callback=callback, disable_pbar=False, seed=seed)
     return samples.to(comfy.model_management.intermediate_device())

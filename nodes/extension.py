@@ -10,6 +10,8 @@ from ..host.watch import watched_node
 register_folders()  # before the nodes list what is in them
 
 from . import (  # noqa: E402
+    answers,
+    compare,
     examples,
     finish,
     guidance,
@@ -33,5 +35,5 @@ class PosteriorExtension(ComfyExtension):
         guides = (guidance_tools, guidance, guidance_linear, guidance_latent)
         seen = (operators, measurement, examples, finish)
         walks = (samplers, trajectories, samplers_mcmc, samplers_variational)
-        families = (*seen, *guides, *walks, priors, priors_analytic, inspect)
+        families = (*seen, *guides, *walks, priors, priors_analytic, inspect, answers, compare)
         return [watched_node(node) for family in families for node in family.NODES]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..samplers.base import Sampler
+from ..samplers.map_estimate import MAPEstimate
 from ..samplers.measured_noise import MeasuredNoise
 from ..samplers.noise_space import NoiseSpace
 from ..samplers.red_diff import REDDiff
@@ -62,6 +63,24 @@ class VariationalGaussianNode(MeasuredSamplerNode):
         ),
         Setting("answer", "mean: the fitted mean. sample: a draw around it. Start with mean."),
     )
+
+
+class MAPEstimateNode(MeasuredSamplerNode):
+    METHOD = MAPEstimate
+    HEAD = (
+        "PosteriorMAPEstimate", "MAP Estimate (Most Likely Picture)",
+        "Climbs to the picture that is most likely under model and measurement together, at falling noise levels. One "
+        "picture; any damage. It may be too smooth or too sharp: the mean of samples is safer.",
+    )  # fmt: skip
+    SETTINGS = (
+        Setting("inner", "Steps (model calls) at each noise level. Start with 3.", 1, 1000),
+        Setting("step", "Length of a step, 1 is the whole way to the model's picture. Start with 0.5.", 0.01, 1.0, 0.01),
+        Setting(
+            "stop", least=0.0, most=10.0, step=0.05,
+            tooltip="Residual at which it rests, in units of the noise, so that the noise is not fitted; 0 never. Start "
+            "with 1.",
+        ),
+    )  # fmt: skip
 
 
 class NoiseSpaceNode(MeasuredSamplerNode):
@@ -125,4 +144,4 @@ class MeasuredNoiseNode(SamplerNode):
     )  # fmt: skip
 
 
-NODES = [REDDiffNode, VariationalGaussianNode, NoiseSpaceNode, MeasuredNoiseNode]
+NODES = [REDDiffNode, VariationalGaussianNode, MAPEstimateNode, NoiseSpaceNode, MeasuredNoiseNode]

@@ -13,6 +13,7 @@ from posterior.samplers.ddim import GuidedDDIM
 from posterior.samplers.dpm import DPMSolver
 from posterior.samplers.heun import Heun
 from posterior.samplers.langevin import AnnealedLangevin, PredictorCorrector
+from posterior.samplers.map_estimate import MAPEstimate
 from posterior.samplers.maruyama import EulerMaruyama
 from posterior.samplers.measured_noise import MeasuredNoise
 from posterior.samplers.mgps import MGPS
@@ -59,6 +60,7 @@ SAMPLERS = [
     Row("dcps", DCPS(rate=0.3), measured=True),
     Row("red-diff", REDDiff(0.25, 0.3), measured=True),
     Row("variational gaussian", VariationalGaussian(5, 20, 0.1), measured=True),
+    Row("map estimate", MAPEstimate(2), measured=True),
     Row("noise space", NoiseSpace(60, 0.1), measured=True),
     Row("noise space on its shell", NoiseSpace(60, 0.1, 0.01, 0.05), measured=True),
     Row("measured noise", MeasuredNoise(0.3, 0.3)),
