@@ -4,7 +4,7 @@
 
 A UNet of SD1.5's full width and depth with SD's full-size VAE decoder or TAESD, random weights, float32, on the CPU,
 inside the host: one step of the Guided DDIM sampler without guidance, and with DPS through the decoder in the ways of
-saving memory that `host.autograd.economy.Economy` has. Each case runs in a process of its own, between two plain
+saving memory that `host.autograd.memory_plan.MemoryPlan` has. Each case runs in a process of its own, between two plain
 steps. Both steps ask the network for a positive and a negative prompt (CFG), as people work with this model, except in
 the cases named "no CFG"; the decoder runs once all the same. Time is processor time, so that other work on the machine
 counts little; memory is the peak of the process during the step, weights included; at 64 that is up to 10 GB. Tiles are
@@ -124,12 +124,12 @@ def multiplications(size: int) -> dict[str, float]:
 def run(host: Host, case: str, size: int) -> dict[str, float]:
     """Time and peak memory of the plain and of the guided step."""
     from ..host import run as guided_run
-    from ..host.autograd.economy import Economy
+    from ..host.autograd.memory_plan import MemoryPlan
     from ..host.sampler import GuidedSampler
     from ..samplers.ddim import GuidedDDIM
 
-    kind, economy, scale = CASES[case]
-    guided_run.reserve = lambda *_: Economy(**economy)  # not what the free memory suggests
+    kind, plan, scale = CASES[case]
+    guided_run.reserve = lambda *_: MemoryPlan(**plan)  # not what the free memory suggests
     with torch.inference_mode():
         model, vae = unet(), decoder(kind)
 
@@ -187,9 +187,9 @@ def main() -> None:
     counts, rows = alone(_COUNT), []
     print(f"{_COUNT}, 10^9: network {counts['network']:.0f}, decoder {counts['decoder']:.0f}", flush=True)
     for case in cases:
-        _, economy, scale = CASES[case]
+        _, plan, scale = CASES[case]
         measured = alone(case)
-        rows.append({"case": case, "size": size, "cfg": scale, "checkpointing": bool(economy), **measured})
+        rows.append({"case": case, "size": size, "cfg": scale, "checkpointing": bool(plan), **measured})
         seconds, gib, _, _, slower, larger = measured.values()
         print(f"{case:46} {seconds:7.1f} s {gib:6.2f} GiB   time x {slower:5.2f}   memory x {larger:5.2f}", flush=True)
     print(json.dumps({"multiplications": counts, "rows": rows}))

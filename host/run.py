@@ -24,12 +24,12 @@ from ..diffusion.run import Run
 from ..diffusion.state import Estimate, Vjp
 from ..guidance.base import Guidance
 from .autograd.calls import DifferentiableCalls
-from .autograd.economy import is_out_of_memory
 from .autograd.gradients import GradientScope, normal_tree, static_weights
 from .autograd.memory import out_of_memory, reserve
+from .autograd.memory_plan import is_out_of_memory
 from .models.pixel_model import require_prompt
+from .record import RunRecord
 from .spaces.space import ModelSpace, schedule_of, space_of
-from .trace import Trace
 from .watch import interruptible
 
 Value = TypeVar("Value")
@@ -40,12 +40,12 @@ class Guide:
     """A LIKELIHOOD_GUIDANCE element: a block, and the VAE through which a latent model sees the picture.
 
     Args:
-        trace: where to note how each step went, see `host.trace`.
+        trace: where to note how each step went, see `host.record`.
     """
 
     block: Guidance
     vae: Any = None
-    trace: Trace | None = None
+    trace: RunRecord | None = None
 
 
 def refuse_transitions(guides: Sequence[Guide]) -> None:
@@ -123,12 +123,12 @@ class GuidedRun:
                 entering.enter_context(static_weights(self.guider))
                 self.guider.conds = normal_tree(self.guider.conds)
             if self.jacobian or self._decodes:
-                economy = reserve(self.guider, self._shape, self.space, self.jacobian)
-                self.space.save(economy)
+                plan = reserve(self.guider, self._shape, self.space, self.jacobian)
+                self.space.save(plan)
                 modules = [patcher.model for patcher in self.space.patchers()]
                 if self.jacobian:
                     modules += [self.guider.inner_model, *(patcher.model for patcher in self.guider.loaded_models)]
-                self.calls = DifferentiableCalls(entering.enter_context(GradientScope(modules)), economy)
+                self.calls = DifferentiableCalls(entering.enter_context(GradientScope(modules)), plan)
             self._stack = entering.pop_all()
         return self
 
@@ -159,16 +159,16 @@ class GuidedRun:
             try:
                 return call()
             except RuntimeError as error:
-                economy = self.calls and self.calls.economy.after(error, self._shape[0], self._decodes)
-                if economy is None:
+                plan = self.calls and self.calls.plan.after(error, self._shape[0], self._decodes)
+                if plan is None:
                     if self.calls and is_out_of_memory(error):
                         raise out_of_memory() from error
                     raise
             # out here the error is gone, and the graph with it
-            self.calls.economy = economy
-            self.space.save(economy)
+            self.calls.plan = plan
+            self.space.save(plan)
             comfy.model_management.soft_empty_cache()
-            logging.info("posterior: the gradient pass is made again, %s", economy)
+            logging.info("posterior: the gradient pass is made again, %s", plan)
 
     def require_finite(self, x0: Tensor, t: Level, prior: HostPrior) -> None:
         """Stops a run that has gone astray, and says where it did."""

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..algebra.refusal import Refusal
 from ..host.plot import Panel, draw
-from ..host.trace import Trace
+from ..host.record import RunRecord
 from .sockets import Convergence, Guidance
 
 CATEGORY = "posterior/inspect"
@@ -32,7 +32,7 @@ class RecordConvergenceNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, guidance) -> io.NodeOutput:
-        trace = Trace()
+        trace = RunRecord()
         return io.NodeOutput(tuple(replace(guide, trace=trace) for guide in guidance), trace)
 
 

@@ -14,9 +14,9 @@ import torch
 from comfy_api.latest import io
 
 from ..guidance.base import Guidance as Carrier
+from ..host.record import RunRecord
 from ..host.run import Guide
 from ..host.sampler import GuidedSampler
-from ..host.trace import Trace
 from ..samplers.base import Sampler
 from .search import found_by
 from .sockets import Convergence, Guidance, Measurement
@@ -151,7 +151,7 @@ class MeasuredSamplerNode(SamplerNode):
 
     @classmethod
     def execute(cls, measurement, vae=None, **given: Any) -> io.NodeOutput:
-        trace = Trace()
+        trace = RunRecord()
         with torch.inference_mode(False):
             guide = Guide(Carrier(measurement), vae, trace)
         return io.NodeOutput(GuidedSampler((guide,), cls.make(**given)), trace)

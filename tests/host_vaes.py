@@ -54,8 +54,8 @@ def narrow_kl(seed: int = 0) -> nn.Module:
     return network
 
 
-def autoencoder(vae, picture=(64, 64), latent=(8, 8), **economy):
-    from posterior.host.autograd.economy import Economy
+def autoencoder(vae, picture=(64, 64), latent=(8, 8), **plan):
+    from posterior.host.autograd.memory_plan import MemoryPlan
     from posterior.host.spaces.vae import Autoencoder
 
-    return Autoencoder(vae, Unscaled(), picture, latent, Economy(**economy))
+    return Autoencoder(vae, Unscaled(), picture, latent, MemoryPlan(**plan))

@@ -135,13 +135,13 @@ def test_the_residual_test_finds_what_was_left_out(host):
 
 
 def test_evidence_is_compared_in_words(host):
-    from posterior.host.trace import Trace
+    from posterior.host.record import RunRecord
 
-    records = [Trace(record={"log-evidence": value}) for value in (-100.0, -105.0)]
+    records = [RunRecord(record={"log-evidence": value}) for value in (-100.0, -105.0)]
     latent = host.latent(1, 3, 4, 4)
     ratio, report = host.call(
         "PosteriorEvidence", record_a=records[0], latent_a=latent, record_b=records[1], latent_b=latent
     )
     assert ratio == pytest.approx(5.0) and "first damage explains the picture 148 times better" in report
     with pytest.raises(Refusal, match="holds no evidence"):
-        host.call("PosteriorEvidence", record_a=Trace(), latent_a=latent, record_b=records[1], latent_b=latent)
+        host.call("PosteriorEvidence", record_a=RunRecord(), latent_a=latent, record_b=records[1], latent_b=latent)

@@ -89,22 +89,22 @@ def test_the_gradient_is_the_published_step(host, sd15, vae):
     assert (got * 0.18215 - expected).abs().max() < ROUNDING * expected.abs().max()
 
 
-@pytest.mark.parametrize("economy", ["out_of_place", "checkpoint", "pieces"])
-def test_every_way_of_saving_memory_gives_the_same_gradient(host, sd15, vae, economy, monkeypatch):
+@pytest.mark.parametrize("plan", ["out_of_place", "checkpoint", "pieces"])
+def test_every_way_of_saving_memory_gives_the_same_gradient(host, sd15, vae, plan, monkeypatch):
     from posterior.host import run
-    from posterior.host.autograd.economy import Economy
+    from posterior.host.autograd.memory_plan import MemoryPlan
 
     ways = {
-        "out_of_place": Economy(out_of_place=True),
-        "checkpoint": Economy(out_of_place=True, checkpoint=True),
-        "pieces": Economy(out_of_place=True, checkpoint=True, samples=1),
+        "out_of_place": MemoryPlan(out_of_place=True),
+        "checkpoint": MemoryPlan(out_of_place=True, checkpoint=True),
+        "pieces": MemoryPlan(out_of_place=True, checkpoint=True, samples=1),
     }
     positive, negative = host.conditioning(), host.conditioning(seed=5)
     guidance = host.call("PosteriorDPS", measurement=measurement(2), form="published", strength=1.0, vae=vae[0])
     sampler = host.call("PosteriorGuidedDDIM", amount=0.0, noise_rule="eta", guidance=guidance)
     latent = host.latent(2, 4, 8, 8)
     plain, _ = host.sample(sd15[0], sampler, SIGMAS, latent, positive, negative, cfg=3.0)
-    monkeypatch.setattr(run, "reserve", lambda *_: ways[economy])
+    monkeypatch.setattr(run, "reserve", lambda *_: ways[plan])
     before = host.objects(sd15[0].model)
     other, _ = host.sample(sd15[0], sampler, SIGMAS, latent, positive, negative, cfg=3.0)
     assert all(a is b for a, b in zip(before, host.objects(sd15[0].model), strict=True))

@@ -15,14 +15,14 @@ from posterior.priors.unet import PhotoUNet
 def test_checkpointing_cuts_the_peak_by_forty_percent(host, tmp_path):
     """One gradient pass through the SD1.5-shaped network; the share is the same at every size of the latent."""
     from posterior.host.autograd.calls import DifferentiableCalls
-    from posterior.host.autograd.economy import Economy
     from posterior.host.autograd.gradients import GradientScope
+    from posterior.host.autograd.memory_plan import MemoryPlan
 
     model = tiny_models.load(tiny_models.sd15(tmp_path / "sd15.safetensors", levels=2)).model
     peaks, gradients = [], []
     for sparing in (False, True):
         with GradientScope([model]) as scope, torch.inference_mode(False):
-            calls = DifferentiableCalls(scope, Economy(out_of_place=sparing, checkpoint=sparing))
+            calls = DifferentiableCalls(scope, MemoryPlan(out_of_place=sparing, checkpoint=sparing))
             options = calls.options({})["transformer_options"]
             x = torch.randn(1, 4, 24, 24, generator=torch.manual_seed(0)).requires_grad_()
             context = host.conditioning()[0][0].clone()

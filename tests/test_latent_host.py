@@ -175,7 +175,7 @@ def test_memory_decides_how_the_gradient_is_made(host, checkpoint, taesd, monkey
     import comfy.model_management as management
 
     from posterior.host.autograd import memory
-    from posterior.host.autograd.economy import Economy
+    from posterior.host.autograd.memory_plan import MemoryPlan
     from posterior.host.spaces import space
 
     model = tiny_models.load(checkpoint, torch.float32)  # as people have it
@@ -192,7 +192,7 @@ def test_memory_decides_how_the_gradient_is_made(host, checkpoint, taesd, monkey
     assert [(way.decoder, way.checkpoint, bool(way.tile)) for way in ways] == [
         (False, False, False), (False, True, False), (True, True, False), (True, True, True),
     ]  # fmt: skip
-    way, error, tried = Economy(), torch.cuda.OutOfMemoryError(), []
+    way, error, tried = MemoryPlan(), torch.cuda.OutOfMemoryError(), []
     while way is not None:
         tried.append((way.decoder, way.checkpoint, bool(way.tile), way.samples))
         way = way.after(error, 2, decodes=True)

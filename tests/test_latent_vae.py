@@ -80,15 +80,15 @@ def test_tiles_are_exact(host, taesd, kind):
     """A strip of three tiles: the picture is that of one piece, seams and borders included; so is TAESD's gradient."""
     import comfy.model_management
 
-    from posterior.host.autograd.economy import Economy
+    from posterior.host.autograd.memory_plan import MemoryPlan
 
     with torch.inference_mode(False):
         vae = precise(taesd, kind)
         codec = autoencoder(vae, (32, 512), (4, 64))
         z = torch.randn(1, 4, 4, 64, dtype=F64, generator=torch.Generator().manual_seed(2))
         results = []
-        for economy in (Economy(), Economy(decoder=True, tile=24)):
-            codec.economy = economy
+        for plan in (MemoryPlan(), MemoryPlan(decoder=True, tile=24)):
+            codec.plan = plan
             leaf = z.clone().requires_grad_()
             image = codec.decode(leaf)
             v = torch.randn(image.shape, dtype=F64, generator=torch.Generator().manual_seed(3))

@@ -64,6 +64,8 @@ def check_repair(prompt: dict, outputs: dict, server: Server) -> None:
         if node["class_type"] == "PosteriorDamagedPhoto":
             truth = load_photo(DAMAGED[node["inputs"]["damage"]][1], SIDE)[0].numpy()
             titles = {entry["_meta"]["title"]: identity for identity, entry in prompt.items()}
+            if not {"Damaged", "Repaired"} <= titles.keys():  # a graph that shows something else
+                continue
             damaged, repaired = (
                 psnr(server.images({"": outputs[titles[title]]})[0], truth) for title in ("Damaged", "Repaired")
             )

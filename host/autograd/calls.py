@@ -2,7 +2,7 @@
 
 A wrapper of the host around `apply_model`, handed over with the model options of one guided call. It runs where
 ControlNet, LoRA and hooks have done their work, so that what it sees is what the network gets. Layers always save only
-what the input's gradient needs (`frozen`); an `Economy` says what else is saved, and how.
+what the input's gradient needs (`frozen`); an `MemoryPlan` says what else is saved, and how.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch.utils.checkpoint import checkpoint
 
 from ...algebra.refusal import Refusal
 from .checkpointed import checkpointed_blocks, eager, heavy_blocks
-from .economy import Economy
 from .frozen import Frozen
 from .gradients import GradientScope, exchanged, private_copies
+from .memory_plan import MemoryPlan
 from .out_of_place import OutOfPlace
 from .pieces import pieces, take
 from .verified import NO_GRADIENT, PARTIAL, doubtful, verify
@@ -40,12 +40,12 @@ class DifferentiableCalls:
 
     Args:
         scope: the weights' scope, refreshed before each call.
-        economy: how to save memory; may be changed between calls.
+        plan: how to save memory; may be changed between calls.
     """
 
-    def __init__(self, scope: GradientScope, economy: Economy):
+    def __init__(self, scope: GradientScope, plan: MemoryPlan):
         self._scope = scope
-        self.economy = economy
+        self.plan = plan
         self._verified = self._verifies = False
         #: functions that one call of the network has called at most
         self._most = 0
@@ -72,16 +72,16 @@ class DifferentiableCalls:
         """
         if self._verified:
             return
-        if self.economy.copies or doubtful(self._scope.modules, model_options, guider.conds):
+        if self.plan.copies or doubtful(self._scope.modules, model_options, guider.conds):
             model = guider.inner_model
             dtype = model.manual_cast_dtype or model.get_dtype()
             self._verifies = True
             try:
                 verify(denoiser, x, dtype)
             except Refusal:
-                if self.economy.copies:
+                if self.plan.copies:
                     raise
-                self.economy = replace(self.economy, copies=True)  # a buffer may be written to behind autograd's back
+                self.plan = replace(self.plan, copies=True)  # a buffer may be written to behind autograd's back
                 verify(denoiser, x, dtype)
             finally:
                 self._verifies = False
@@ -91,29 +91,29 @@ class DifferentiableCalls:
         if not torch.is_grad_enabled() and not self._verifies:
             raise Refusal(NO_GRADIENT)  # something has switched it off on the way here
         self._scope.refresh()
-        model, economy = executor.class_obj, self.economy
+        model, plan = executor.class_obj, self.plan
         weights = private_copies(model, getattr(model.current_patcher, "hook_backup", ()))
-        place = OutOfPlace if economy.out_of_place else nullcontext
+        place = OutOfPlace if plan.out_of_place else nullcontext
 
         def call(inputs: tuple, named: dict) -> Tensor:
             with ExitStack() as stack:
                 stack.enter_context(exchanged(weights))
                 stack.enter_context(eager())
                 stack.enter_context(requires_gradient(model.diffusion_model))
-                frozen = stack.enter_context(Frozen(economy.copies))
+                frozen = stack.enter_context(Frozen(plan.copies))
                 stack.enter_context(place())  # the last one, since it looks at who calls
-                if economy.checkpoint:
+                if plan.checkpoint:
                     units = heavy_blocks(model.diffusion_model)
-                    stack.enter_context(checkpointed_blocks(units, weights, economy.copies))
+                    stack.enter_context(checkpointed_blocks(units, weights, plan.copies))
                 output = executor(*inputs, **named)
             self._require_whole(frozen.calls)
             return output
 
         inputs = (x, t, *conds)
-        if not economy.samples:
+        if not plan.samples:
             return call(inputs, kwargs)
         batch, outputs = x.shape[0], []
-        for piece in pieces(batch, economy.samples, _transformer_options(inputs, kwargs).get("cond_or_uncond")):
+        for piece in pieces(batch, plan.samples, _transformer_options(inputs, kwargs).get("cond_or_uncond")):
             # the containers are made anew within, since networks take entries out of them
             outputs.append(checkpoint(lambda p=piece: call(*take((inputs, kwargs), p, batch)), use_reentrant=False))
         return torch.cat(outputs)

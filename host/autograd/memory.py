@@ -9,7 +9,7 @@ import comfy.model_management as management
 import torch
 
 from ..spaces.space import ModelSpace
-from .economy import TILE, Economy
+from .memory_plan import TILE, MemoryPlan
 
 #: bytes of saved activations per latent pixel, byte of the dtype and unit of the model's `memory_usage_factor`;
 #: counted in half precision: SD1.5 0.14, SDXL 0.28, SD3 medium 0.57 MiB
@@ -30,7 +30,7 @@ def graph_memory(model, shape: tuple[int, ...], kinds: int) -> float:
     return kinds * area * management.dtype_size(dtype) * model.memory_usage_factor * _GRAPH
 
 
-def reserve(guider, shape: tuple[int, ...], space: ModelSpace, jacobian: bool = True) -> Economy:
+def reserve(guider, shape: tuple[int, ...], space: ModelSpace, jacobian: bool = True) -> MemoryPlan:
     """Asks the host for the memory of a gradient pass, and says how sparing the pass has to be.
 
     Weights that the host moves in for each call would be kept by the graph, and overwritten where they come through one
@@ -50,22 +50,22 @@ def reserve(guider, shape: tuple[int, ...], space: ModelSpace, jacobian: bool = 
         weights = sum(each.model_size() for each in {patcher, *space.patchers()})
         available = management.get_total_memory(device) - weights - management.extra_reserved_memory()
 
-    def need(economy: Economy) -> float:
-        return own * (_CHECKPOINTED if economy.checkpoint else 1.0) + space.graph_memory(shape, economy)
+    def need(plan: MemoryPlan) -> float:
+        return own * (_CHECKPOINTED if plan.checkpoint else 1.0) + space.graph_memory(shape, plan)
 
-    ways = [Economy(), sparing()]
+    ways = [MemoryPlan(), sparing()]
     if space.patchers():
         both = replace(sparing(), decoder=True)
         ways += [both, replace(both, tile=TILE)]
-    economy = next((way for way in ways if need(way) <= available), ways[-1])
-    management.load_models_gpu(patchers, memory_required=need(economy))
+    plan = next((way for way in ways if need(way) <= available), ways[-1])
+    management.load_models_gpu(patchers, memory_required=need(plan))
     if getattr(guider.inner_model, "model_lowvram", False):
-        economy = replace(economy, out_of_place=True, checkpoint=True, copies=True)
-    return economy
+        plan = replace(plan, out_of_place=True, checkpoint=True, copies=True)
+    return plan
 
 
-def sparing() -> Economy:
-    return Economy(out_of_place=True, checkpoint=True)
+def sparing() -> MemoryPlan:
+    return MemoryPlan(out_of_place=True, checkpoint=True)
 
 
 def out_of_memory() -> RuntimeError:

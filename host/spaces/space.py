@@ -15,7 +15,7 @@ from ...diffusion.level import Level
 from ...diffusion.schedule import Schedule
 from ...guidance.base import Guidance
 from ...guidance.latent import decoded
-from ..autograd.economy import Economy
+from ..autograd.memory_plan import MemoryPlan
 from .vae import Autoencoder, decoder_graph_memory, is_latent_vae, picture_ratio, static_vae
 
 #: a latent may decode to so many more rows or columns than were measured, less one: sides that VAEs and models can take
@@ -61,10 +61,10 @@ class ModelSpace:
         """What is loaded and differentiated through besides the model, as the host's patchers."""
         return []
 
-    def save(self, economy: Economy) -> None:
+    def save(self, plan: MemoryPlan) -> None:
         """How the gradient passes to come are made."""
 
-    def graph_memory(self, shape: tuple[int, ...], economy: Economy) -> float:
+    def graph_memory(self, shape: tuple[int, ...], plan: MemoryPlan) -> float:
         """Estimated bytes that the way to the picture takes with its gradient."""
         return 0.0
 
@@ -110,19 +110,19 @@ class LatentSpace(ModelSpace):
                 f"The measurement speaks of a {width} x {height} picture and the latent decodes to "
                 f"{latent_width * ratio} x {latent_height * ratio}; {_SIZES}"
             )
-        codec = Autoencoder(self._vae, self._format, (height, width), (latent_height, latent_width), Economy())
+        codec = Autoencoder(self._vae, self._format, (height, width), (latent_height, latent_width), MemoryPlan())
         self._codecs.append(codec)
         return decoded(block, codec)
 
-    def save(self, economy: Economy) -> None:
+    def save(self, plan: MemoryPlan) -> None:
         for codec in self._codecs:
-            codec.economy = economy
+            codec.plan = plan
 
     def patchers(self) -> list:
         return [self._vae.patcher]
 
-    def graph_memory(self, shape: tuple[int, ...], economy: Economy) -> float:
-        return decoder_graph_memory(self._vae, shape, economy)
+    def graph_memory(self, shape: tuple[int, ...], plan: MemoryPlan) -> float:
+        return decoder_graph_memory(self._vae, shape, plan)
 
 
 def space_of(model, vae) -> ModelSpace:

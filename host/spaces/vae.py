@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from ...algebra.refusal import Refusal
 from ..autograd.checkpointed import checkpointed_blocks
-from ..autograd.economy import Economy
 from ..autograd.frozen import Frozen
 from ..autograd.gradients import is_dynamic
+from ..autograd.memory_plan import MemoryPlan
 from .tiles import MARGIN, DecodedInTiles
 
 #: peak of a decoder's gradient over the host's estimate for decoding: SD's decoder, TAESD (0.51 and 0.08 MiB a latent
@@ -112,12 +112,12 @@ class Autoencoder:
         vae: the host's VAE, loaded.
         latent_format: of the model.
         picture: (H, W).
-        economy: how a gradient pass is made; may be changed between calls.
+        plan: how a gradient pass is made; may be changed between calls.
     """
 
-    def __init__(self, vae, latent_format, picture: tuple[int, int], latent: tuple[int, int], economy: Economy):
+    def __init__(self, vae, latent_format, picture: tuple[int, int], latent: tuple[int, int], plan: MemoryPlan):
         self._vae, self._format, self._ratio = vae, latent_format, picture_ratio(vae)
-        self._picture, self._latent, self.economy = picture, latent, economy
+        self._picture, self._latent, self.plan = picture, latent, plan
         # most VAEs give [-1, 1]; those that give pictures as they are leave 0 where it is
         self._signed = float(vae.process_output(torch.zeros(1, 1, 1, 1)).mean()) != 0.0
 
@@ -136,23 +136,23 @@ class Autoencoder:
         model = self._vae.first_stage_model
         with ExitStack() as stack:
             stack.enter_context(Frozen())
-            if image.requires_grad and self.economy.decoder:
+            if image.requires_grad and self.plan.decoder:
                 stack.enter_context(checkpointed_blocks(units(model), []))
             latent = torch.cat([model.encode(sample) for sample in self._pieces(image)])
         return self._format.process_in(latent.to(x))
 
     def _pieces(self, batch: Tensor) -> tuple[Tensor, ...]:
         """One picture at a time, except where the graph of all fits anyway."""
-        return batch.split(len(batch) if batch.requires_grad and not self.economy.decoder else 1)
+        return batch.split(len(batch) if batch.requires_grad and not self.plan.decoder else 1)
 
     def _decode(self, latent: Tensor) -> Tensor:
-        model, economy = self._vae.first_stage_model, self.economy
+        model, plan = self._vae.first_stage_model, self.plan
         latent = _laid_out(latent)
-        if latent.requires_grad and economy.tile:
-            return DecodedInTiles.apply(latent, model, economy.tile)
+        if latent.requires_grad and plan.tile:
+            return DecodedInTiles.apply(latent, model, plan.tile)
         with ExitStack() as stack:
             stack.enter_context(Frozen())
-            if latent.requires_grad and economy.decoder:
+            if latent.requires_grad and plan.decoder:
                 stack.enter_context(checkpointed_blocks(units(model), []))
             return model.decode(latent)
 
@@ -162,7 +162,7 @@ def _laid_out(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
-def decoder_graph_memory(vae, shape: tuple[int, ...], economy: Economy) -> float:
+def decoder_graph_memory(vae, shape: tuple[int, ...], plan: MemoryPlan) -> float:
     """Estimated bytes that decoding a latent of this shape takes together with its gradient."""
     tiny = isinstance(vae.first_stage_model, comfy.taesd.taesd.TAESD)
 
@@ -170,10 +170,10 @@ def decoder_graph_memory(vae, shape: tuple[int, ...], economy: Economy) -> float
         return vae.memory_used_decode((1, shape[1], height, width), vae.vae_dtype) * (_GRAPH_TINY if tiny else _GRAPH)
 
     one = gradient(*shape[2:])
-    if economy.tile:
-        window = gradient(*(min(side, economy.tile + 2 * MARGIN) for side in shape[2:]))
+    if plan.tile:
+        window = gradient(*(min(side, plan.tile + 2 * MARGIN) for side in shape[2:]))
         return max(_FORWARD * one, _WINDOW * window)
-    return shape[0] * one * (_CHECKPOINTED if economy.decoder else 1.0)
+    return shape[0] * one * (_CHECKPOINTED if plan.decoder else 1.0)
 
 
 def units(module: nn.Module) -> Iterator[nn.Module]:

@@ -35,7 +35,7 @@ class Row:
 
 
 @dataclass
-class Trace:
+class RunRecord:
     """The last run of the guides that carry it.
 
     Args:

@@ -11,7 +11,7 @@ TILE = 64
 
 
 @dataclass(frozen=True)
-class Economy:
+class MemoryPlan:
     """How a gradient pass is made.
 
     Args:
@@ -31,7 +31,7 @@ class Economy:
     tile: int = 0
     copies: bool = False
 
-    def after(self, error: RuntimeError, batch: int, decodes: bool = False) -> Economy | None:
+    def after(self, error: RuntimeError, batch: int, decodes: bool = False) -> MemoryPlan | None:
         """What to try next when a pass has failed with `error`, None when nothing is left.
 
         Args:
