@@ -78,3 +78,43 @@ def conjugate_gradient(
                 "conjugate gradients stopped at %d iterations with a relative residual of %.1e", iterations, reached
             )
     return x
+
+
+def minimal_residual(matvec: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:
+    """x in the Krylov space of M and b with the least norm(b - M x), each sample of the batch on its own.
+
+    GMRES (Saad and Schultz 1986, https://doi.org/10.1137/0907058): M need not be symmetric or positive, and each
+    product can only make the residual smaller. It keeps a vector for each product, so it is for few of them.
+
+    Args:
+        matvec: v to M v, shape of b.
+        b: `B ...`.
+        iterations: at most so many products; fewer when the space is exhausted.
+    """
+    shape = (-1, *[1] * (b.ndim - 1))
+    length = _dot(b, b).sqrt().reshape(-1)
+    # what is left of a vector after all others, from which on it is rounding
+    nothing = 100 * torch.finfo(b.dtype).eps * length.clamp_min(torch.finfo(b.dtype).tiny)
+    basis = [b / length.clamp_min(torch.finfo(b.dtype).tiny).reshape(shape)]
+    columns: list[Tensor] = []
+    for k in range(min(iterations, b[0].numel())):
+        checkpoint(k / iterations)
+        w = matvec(basis[-1])
+        column = b.new_zeros(len(b), iterations + 1)
+        for _ in range(2):  # once more for what rounding has left
+            for i, v in enumerate(basis):
+                share = _dot(v, w)
+                column[:, i] += share.reshape(-1)
+                w = w - share * v
+        rest = _dot(w, w).sqrt().reshape(-1)
+        alive = rest > nothing
+        column[:, k + 1] = torch.where(alive, rest, 0.0)
+        columns.append(column)
+        if b.device.type == "cpu" and not alive.any():
+            break
+        basis.append(torch.where(alive.reshape(shape), w / rest.clamp_min(1e-30).reshape(shape), 0.0))
+    hessenberg = torch.stack(columns, -1)
+    goal = torch.zeros_like(hessenberg[:, :, :1])
+    goal[:, 0, 0] = length
+    weights = (torch.linalg.pinv(hessenberg) @ goal)[..., 0]
+    return sum(weights[:, k].reshape(shape) * v for k, v in enumerate(basis[: len(columns)]))

@@ -26,7 +26,7 @@ def heat_map(values: Tensor, most: float, title: str) -> Tensor:
     """Numbers `H W` as a picture with a scale below it, `1 H' W 3`; the scale is in the unit of the numbers."""
     height, width = values.shape
     size = max(10, min(18, width // 16))
-    strip = 3 * size
+    strip = 4 * size + 4
     sheet = Image.new("RGB", (width, height + strip), _PAPER)
     sheet.paste(_image(heat(values, most)), (0, 0))
     ramp = torch.linspace(0, most, width)[None].expand(size, -1)
@@ -34,8 +34,8 @@ def heat_map(values: Tensor, most: float, title: str) -> Tensor:
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size)
     middle = height + 4 + size + size * 3 // 4
     pen.text((2, middle), "0", _INK, font, anchor="lm")
-    pen.text((width // 2, middle), title, _INK, font, anchor="mm")
     pen.text((width - 2, middle), f"{most:.2g}", _INK, font, anchor="rm")
+    pen.text((width // 2, middle + size * 5 // 4), title, _INK, font, anchor="mm")
     return _tensor(sheet)
 
 

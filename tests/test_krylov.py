@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from posterior.algebra.checkpoint import watched
-from posterior.algebra.krylov import conjugate_gradient
+from posterior.algebra.krylov import conjugate_gradient, minimal_residual
 
 F64 = torch.float64
 
@@ -93,3 +93,24 @@ def test_a_loop_can_be_watched_and_stopped() -> None:
         conjugate_gradient(counted, b, tolerance=0.0, iterations=40)
     assert counted.calls == 20 and told == [k / 40 for k in range(21)]
     conjugate_gradient(counted, b, iterations=3, warn=False)  # and nobody watches any more
+
+
+def test_minimal_residuals_of_a_matrix_that_is_neither_symmetric_nor_positive():
+    """The least residual over each Krylov space by dense algebra; it never grows; the solution at the end."""
+    g = torch.Generator().manual_seed(3)
+    matrix = torch.randn(12, 12, dtype=torch.float64, generator=g)
+    b = torch.randn(3, 12, dtype=torch.float64, generator=g)
+    before = b.norm(dim=1)
+    for k in (1, 2, 5, 11):
+        x = minimal_residual(lambda v: v @ matrix.T, b, k)
+        space = torch.stack([torch.linalg.matrix_power(matrix, i) @ b[0] for i in range(k)], 1)
+        least = torch.linalg.lstsq(matrix @ space, b[0][:, None]).solution
+        residual = (b - x @ matrix.T).norm(dim=1)
+        assert residual[0].item() == pytest.approx((b[0] - (matrix @ space @ least)[:, 0]).norm().item(), rel=1e-6)
+        assert (residual <= before * (1 + 1e-12)).all()
+        before = residual
+    torch.testing.assert_close(minimal_residual(lambda v: v @ matrix.T, b, 40), torch.linalg.solve(matrix, b.T).T)
+    rank_one = torch.outer(b[0], b[0])  # the space is exhausted at once
+    x = minimal_residual(lambda v: v @ rank_one.T, b[:1], 6)
+    torch.testing.assert_close(x @ rank_one.T, b[:1])
+    assert not minimal_residual(lambda v: v @ matrix.T, torch.zeros_like(b), 3).any()
