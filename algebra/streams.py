@@ -55,6 +55,21 @@ class Streams:
             self._children[purpose] = Streams(self.seed, f"{self.purpose}/{purpose}", self.samples)
         return self._children[purpose]
 
+    def take(self, index: Sequence[int]) -> Streams:
+        """The streams of some of the samples, which go on where they were."""
+        return _Taken(self, index)
+
+
+class _Taken(Streams):
+    def __init__(self, whole: Streams, index: Sequence[int]):
+        self.seed, self.purpose = whole.seed, whole.purpose
+        self.samples = tuple(whole.samples[i] for i in index)
+        self._generators = [whole._generators[i] for i in index]
+        self._whole, self._index = whole, index
+
+    def of(self, purpose: str) -> Streams:
+        return _Taken(self._whole.of(purpose), self._index)
+
 
 def _generator(seed: int, purpose: str, index: int) -> torch.Generator:
     digest = hashlib.blake2b(f"{purpose}:{seed}:{index}".encode(), digest_size=8).digest()

@@ -52,6 +52,19 @@ class Schedule:
         levels = [self.level(value) for value in (*sigmas, 0.0)]
         return [t, *(Level(level.alpha, level.sigma / t.scale, t.scale) for level in levels[1:])]
 
+    def between(self, t: Level, s: Level, parts: int) -> list[Level]:
+        """t, s and the levels that cut the way between them into `parts`: equal steps in the logarithm of
+        sigma / alpha, or in sigma for flow models. A step to sigma = 0 stays whole.
+        """
+        if s.sigma == 0 or parts == 1:
+            return [t, s]
+        shares = [i / parts for i in range(1, parts)]
+        if self.family == "flow":
+            inner = [self.level(t.scale * (t.sigma + share * (s.sigma - t.sigma))) for share in shares]
+            return [t, *(Level(level.alpha, level.sigma / t.scale, t.scale) for level in inner), s]
+        ratios = [t.sigma_bar * (s.sigma_bar / t.sigma_bar) ** share for share in shares]
+        return [t, *(self.at(ratio, t.scale) for ratio in ratios), s]
+
 
 class Axis(ABC):
     """A time axis t of the forward SDE; sigma in the model's unit."""

@@ -125,6 +125,9 @@ class WeightedSpectral(SpectralOperator, LinearComposition):
     def measurement_from_spectrum(self, c: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
         return self.outer.measurement_from_spectrum(self.inner.measurement_from_spectrum(c, image_shape), image_shape)
 
+    def multiplicity(self, image: Tensor) -> float | Tensor:
+        return self.inner.multiplicity(image)
+
 
 def compose(outer: Operator, inner: Operator) -> Operator:
     """A after B, with the best inverse that the two allow.

@@ -106,6 +106,12 @@ class CircularConvolution(Convolution):
     def from_spectrum(self, c: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
         return torch.fft.irfft2(c, s=image_shape[-2:], norm="ortho")
 
+    def multiplicity(self, image: Tensor) -> Tensor:
+        """Half of the frequencies stand for their conjugates as well."""
+        width = image.shape[-1]
+        column = torch.arange(width // 2 + 1, device=image.device)
+        return torch.where((column == 0) | (2 * column == width), 1.0, 2.0)
+
 
 class SymmetricConvolution(Convolution):
     """y = k * x with mirrored borders, for kernels that are symmetric in both axes; T is the DCT-II.

@@ -90,3 +90,13 @@ class SpectralOperator(LinearOperator):
         """V response(s) V^H x."""
         spectrum = response(self.singular_values(x)) * self.to_spectrum(x)
         return self.from_spectrum(spectrum, tuple(x.shape[1:])).to(x.dtype)
+
+    def multiplicity(self, image: Tensor) -> float | Tensor:
+        """How many real directions a coefficient stands for, broadcastable against the coefficients."""
+        return 1.0
+
+    def trace(self, image: Tensor, response: Callable[[Tensor], Tensor]) -> Tensor:
+        """The trace of V response(s) V^H on pictures like `image`, per picture that the operator is made for, `B`."""
+        shape = self.to_spectrum(image[:1]).shape[1:]
+        values = response(self.singular_values(image)).double() * self.multiplicity(image)
+        return values.expand(self.batch, *shape).flatten(1).sum(1)

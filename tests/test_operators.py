@@ -177,3 +177,14 @@ def test_first_use_in_inference_mode(row: Row) -> None:
     leaf = x.clone().requires_grad_()
     A(leaf).square().sum().backward()
     assert torch.isfinite(leaf.grad).all()
+
+
+@spectral
+def test_the_trace_counts_every_direction(row: Row) -> None:
+    A, x = operator(row), pictures(row)
+    found = A.trace(x, lambda s: 1 / (s**2 + 0.3))
+    assert len(found) == A.batch
+    for k in range(A.batch):
+        matrix = dense(A, row.image, k)
+        eye = torch.eye(matrix.shape[1], dtype=torch.float64)
+        close(found[k], torch.linalg.inv(matrix.T @ matrix + 0.3 * eye).trace(), 1e-6)
