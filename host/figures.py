@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 _INK, _PAPER, _BAR, _MARK = "#212529", "#ffffff", "#1f6feb", "#d9480f"
+#: narrower pictures than this are enlarged, so that words fit below them, pixels
+_LEGIBLE = 128
 #: dark to bright, as even steps of lightness (the anchors of a perceptual map, linear in between)
 _HEAT = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]], dtype=np.float32) / 255
 
@@ -41,18 +44,21 @@ def heat_map(values: Tensor, most: float, title: str) -> Tensor:
 
 def grid(images: Sequence[Tensor], captions: Sequence[str], columns: int = 0) -> Tensor:
     """Pictures `H W 3` side by side with a few lines of caption each, `1 H' W' 3`; smaller ones are enlarged."""
-    columns = columns or min(len(images), 4)
+    columns = min(columns or 4, len(images))
     width, height = (max(image.shape[axis] for image in images) for axis in (1, 0))
-    size = max(11, min(20, width // 20))
+    enlarged = -(-_LEGIBLE // width)
+    width, height = enlarged * width, enlarged * height
+    font = ImageFont.load_default(max(11, min(20, width // 20)))
     lines = max(caption.count("\n") + 1 for caption in captions)
-    cell = height + (lines * 5 // 4 + 1) * size
+    wide = max(width, *(math.ceil(font.getlength(line)) for caption in captions for line in caption.split("\n")))
+    high = height + math.ceil((lines * 1.4 + 0.5) * font.size)
     rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * (width + 8) - 8, rows * (cell + 8) - 8), _PAPER)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size)
+    sheet = Image.new("RGB", (columns * (wide + 8) - 8, rows * (high + 8) - 8), _PAPER)
+    pen = ImageDraw.Draw(sheet)
     for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        left, top = (number % columns) * (width + 8), (number // columns) * (cell + 8)
+        left, top = (number % columns) * (wide + 8), (number // columns) * (high + 8)
         sheet.paste(_image(image).resize((width, height), Image.Resampling.NEAREST), (left, top))
-        pen.multiline_text((left + 2, top + height + size // 3), caption, _INK, font, spacing=size // 4)
+        pen.multiline_text((left + 2, top + height + font.size // 4), caption, _INK, font, spacing=font.size // 4)
     return _tensor(sheet)
 
 

@@ -219,7 +219,7 @@ class PosteriorStatisticsNode(io.ComfyNode):
             words.append(mean_fit_in_words(measurement, x))
         if reference is not None:
             inside = found.coverage(planes(reference)[0])
-            verdict = "too sure" if inside < found.level - 0.05 else "too unsure" if inside > found.level + 0.05 else "well"
+            verdict = "too sure" if inside < found.level - 0.1 else "too unsure" if inside > found.level + 0.1 else "well"
             words.append(
                 f"the true picture lies inside the ranges for {inside:.0%} of the numbers, {found.level:.0%} if the samples are "
                 f"exact: they are {'calibrated ' if verdict == 'well' else ''}{verdict}"
