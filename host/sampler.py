@@ -37,16 +37,19 @@ class GuidedSampler(comfy.samplers.KSAMPLER):
 
     It listens to `guides` after those that the MODEL brings along.
 
+    Args:
+        record: takes what the sampler notes (`Run.record`), for callers that have no guide with a trace.
+
     Raises:
         Refusal: for blocks that change the step itself, where the sampler does not let them.
     """
 
-    def __init__(self, guides: Sequence[Guide], sampler: Sampler):
+    def __init__(self, guides: Sequence[Guide], sampler: Sampler, record: dict | None = None):
         super().__init__(None)
         if not sampler.transitions:
             refuse_transitions(guides)
         del self.sampler_function  # ours is a method: a bound one in its place would tie the object to itself
-        self.guides, self.sampler = tuple(guides), sampler
+        self.guides, self.sampler, self.record = tuple(guides), sampler, record
 
     def sampler_function(self, model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None):
         """model: the host's denoiser with its mask, `(x, sigma, denoise_mask, model_options, seed)` to x0_hat."""
@@ -74,6 +77,8 @@ class GuidedSampler(comfy.samplers.KSAMPLER):
             run.report = report
             with torch.no_grad():
                 u = self.sampler(run, host.space.to_native(x, run.levels[0].alpha))
+            if self.record is not None:
+                self.record.update(run.record)
             return host.space.to_model(u, run.levels[-1].alpha)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..guidance.psld import PSLD
 from ..guidance.resample import ReSample
 from ..guidance.stsl import STSL
+from ..guidance.treg import TReg
 from .guidance import STRENGTH
 from .schema import GuidanceNode, Setting
 
@@ -76,4 +77,21 @@ class STSLNode(GuidanceNode):
     )  # fmt: skip
 
 
-NODES = [PSLDNode, ReSampleNode, STSLNode]
+class TRegNode(GuidanceNode):
+    METHOD = TReg
+    HEAD = (
+        "PosteriorTReg", "TReg (Text as Regulariser)",
+        "The prompt says what the picture shows, and every n-th step its details are made to agree with what was seen. For "
+        "strong linear damage, latent models with a prompt and a CFG of about 5, the Guided DDIM Sampler with amount 0.",
+    )  # fmt: skip
+    SETTINGS = (
+        Setting("every", "Correct in each n-th step, from 0.15 of the sampling on. Start with 3.", 1, 100),
+        Setting(
+            "trust", least=0.00001, most=100.0, step=0.0001, fine=True,
+            tooltip="How much the model's picture weighs against the measurement (no unit): more for noisy ones. Start "
+            "with 0.0001.",
+        ),
+    )  # fmt: skip
+
+
+NODES = [PSLDNode, ReSampleNode, STSLNode, TRegNode]

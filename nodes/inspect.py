@@ -1,4 +1,4 @@
-"""Inspection nodes: how a guided run went."""
+"""Inspection nodes: how a guided run went, and how likely its result is."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..algebra.refusal import Refusal
+from ..host.likely import how_likely
+from ..host.models.pixel_model import needs_prompt
 from ..host.plot import Panel, draw
 from ..host.record import RunRecord
-from .sockets import Convergence, Guidance
+from .priors import UNCONDITIONAL
+from .report import likelihood_in_words, spoken
+from .search import found_by
+from .sockets import Convergence, Guidance, planes
 
 CATEGORY = "posterior/inspect"
 
@@ -73,4 +78,48 @@ class ConvergencePlotNode(io.ComfyNode):
         return io.NodeOutput(draw(panels, "model calls" if record.rows else "steps", width))
 
 
-NODES = [RecordConvergenceNode, ConvergencePlotNode]
+class HowLikelyNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorHowLikely",
+            display_name="How Likely (Log-Likelihood)",
+            **found_by("PosteriorHowLikely"),
+            category=CATEGORY,
+            description="How likely a picture is under the model: its log-density, in bits per number, from the errors that "
+            "the model makes when noise is put on the picture. Compares pictures under one model, or models on one picture.",
+            inputs=[
+                io.Model.Input("model", tooltip="Any picture model."),
+                io.Image.Input("image", tooltip="The pictures to judge, of a size that suits the model."),
+                io.Int.Input("levels", default=24, min=4, max=1000, tooltip="Noise levels to look at. Start with 24."),
+                io.Int.Input(
+                    "draws", default=2, min=2, max=1000,
+                    tooltip="Noises at each level, a model call each: more make the number more exact. Start with 2.",
+                ),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=2**53, control_after_generate=False,
+                    tooltip="Chooses the noises; keep it to compare pictures. Start with 0.",
+                ),
+                io.Vae.Input("vae", optional=True, tooltip="Needed for latent models (SD, SDXL, Flux ...): their own VAE."),
+                io.Conditioning.Input(
+                    "positive", optional=True, tooltip="Prompt: how likely the picture is with these words. None is fine "
+                    "for models without prompts."
+                ),
+            ],
+            outputs=[
+                io.Float.Output("bits", display_name="bits per number", tooltip="Mean of the pictures; smaller is likelier."),
+                io.String.Output("report", display_name="report", tooltip="The number of each picture, in words."),
+            ],
+            is_output_node=True,
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, model, image, levels, draws, seed, vae=None, positive=None) -> io.NodeOutput:
+        if not positive and needs_prompt(model.model):
+            raise Refusal("This model needs a prompt; connect CLIP Text Encode to positive (its text may be empty).")
+        likely = how_likely(model, planes(image), levels, draws, positive or UNCONDITIONAL, seed, vae)
+        report = likelihood_in_words(likely.bits, likely.error, likely.numbers)
+        return spoken(likely.bits.mean().item(), report, text=report)
+
+
+NODES = [RecordConvergenceNode, ConvergencePlotNode, HowLikelyNode]

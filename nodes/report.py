@@ -89,6 +89,23 @@ def rounding_in_words(measurement: Measurement) -> str:
     return f"{100 * drowned:.0f} % of the directions are below the rounding of 8 bits and were left to the prior."
 
 
+def likelihood_in_words(bits: Tensor, error: Tensor, numbers: int) -> str:
+    """How likely pictures are under a model.
+
+    Args:
+        bits: per number, one for each picture.
+        error: standard error of that.
+        numbers: of a picture (or latent).
+    """
+    spread = error.max().item()
+    words = f"{_listed(bits, 4)} bits per number (+- {spread:.2g}), {numbers} numbers: smaller is likelier; without a model 8."
+    if len(bits) > 1:
+        best, gap = bits.argmin().item() + 1, (bits.max() - bits.min()).item()
+        sure = "" if gap > 4 * spread else ", which is within the error: more draws"
+        words += f" The likeliest is picture {best}, by {gap * numbers:.3g} bits over the last{sure}."
+    return words
+
+
 def _cause(label: str) -> str:
     """What may be wrong with the damage as it was described."""
     for word, cause in CAUSES.items():

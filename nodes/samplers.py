@@ -10,6 +10,7 @@ from ..host.models.pixel_model import needs_prompt
 from ..host.solve import restoration_sigmas, solve
 from ..host.start import STARTS, start_latent
 from ..samplers.annealed import AnnealedRestoration
+from ..samplers.base import Sampler
 from ..samplers.ddim import GuidedDDIM
 from .priors import UNCONDITIONAL
 from .report import fit_in_words, losses_in_words, paragraphs, rounding_in_words, spoken
@@ -18,6 +19,9 @@ from .search import found_by
 from .sockets import Guidance, Measurement, picture
 
 CATEGORY = "posterior/samplers"
+#: published walks as settings of Guided DDIM. RePaint takes its first stretch once; that its stretches begin and end one
+#: of 250 levels earlier is left out
+WALKS = {"RePaint": GuidedDDIM(1.0, repeats=10, jump=10, start=0.04)}
 
 
 class GuidedDDIMNode(SamplerNode):
@@ -52,6 +56,19 @@ class GuidedDDIMNode(SamplerNode):
             tooltip="Time travel up to this share of the sampling, 0 to 1. Start with 1.",
         ),
     )  # fmt: skip
+
+    @classmethod
+    def inputs(cls, later: bool = False) -> list[io.Input]:
+        preset = io.Combo.Input(
+            "preset", options=["as set here", *WALKS], default="as set here", optional=True,
+            tooltip="The settings of a published method instead of those above. RePaint is for 250 steps with Noised "
+            "Projection, 2410 model calls. Start with as set here.",
+        )  # fmt: skip
+        return [*super().inputs(later), *([preset] if later else [])]
+
+    @classmethod
+    def make(cls, preset="as set here", **given) -> Sampler:
+        return WALKS.get(preset) or super().make(**given)
 
 
 class AnnealedRestorationNode(SamplerNode):

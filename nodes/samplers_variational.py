@@ -1,14 +1,16 @@
-"""Sampler nodes: the posterior as an optimisation, of a picture, of a Gaussian, of the starting noise."""
+"""Sampler nodes: optimisation of a picture, of a Gaussian, of the starting noise; walks that set their own noise."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 
 from ..samplers.base import Sampler
+from ..samplers.cm4ir import CM4IR
 from ..samplers.map_estimate import MAPEstimate
 from ..samplers.measured_noise import MeasuredNoise
 from ..samplers.noise_space import NoiseSpace
 from ..samplers.red_diff import REDDiff
+from ..samplers.score_prior import ScorePrior
 from ..samplers.variational import VariationalGaussian
 from .schema import MeasuredSamplerNode, SamplerNode, Setting
 
@@ -144,4 +146,47 @@ class MeasuredNoiseNode(SamplerNode):
     )  # fmt: skip
 
 
-NODES = [REDDiffNode, VariationalGaussianNode, MAPEstimateNode, NoiseSpaceNode, MeasuredNoiseNode]
+class CM4IRNode(MeasuredSamplerNode):
+    METHOD = CM4IR
+    HEAD = (
+        "PosteriorCM4IR", "CM4IR (Few-Step Models)",
+        "Four model calls from the rough inverse on, for few-step models (LCM, Turbo, consistency models). Linear damage, no "
+        "gradient. It makes its own start; give few, low SIGMAS.",
+    )  # fmt: skip
+    SETTINGS = (
+        Setting("eta", "Share of fresh noise in a step, 0 to 1 (no unit). Start with 0.1.", 0.0, 1.0, 0.01),
+        Setting(
+            "zeta", least=0.0, most=1000.0, step=0.1,
+            tooltip="How gently the damage is inverted, in units of the noise's variance; more for blur. Start with 1.",
+        ),
+        Setting(
+            "delta", least=0.0, most=10.0, step=0.05,
+            tooltip="How much more noise the model is told than there is, as a share: more smooths. Start with 0.",
+        ),
+    )  # fmt: skip
+
+
+class ScorePriorNode(MeasuredSamplerNode):
+    METHOD = ScorePrior
+    HEAD = (
+        "PosteriorScorePrior", "Score Prior (Trains a Sampler)",
+        "Trains a small network for this one measurement, whose samples then are the posterior's: any number of them at "
+        "once. For small pictures, up to 64 x 64, such as digits. Any damage with noise.",
+    )  # fmt: skip
+    SETTINGS = (
+        Setting("iterations", "Training steps. Start with 2000; the paper has 20000.", 1, 1000000),
+        Setting("batch", "Pictures in a training step, a model call with its gradient each. Start with 16.", 1, 1024),
+        Setting(
+            "rate", least=0.00001, most=0.1, step=0.001, fine=True,
+            tooltip="Length of a training step (no unit); less where the training does not settle. Start with 0.002.",
+        ),
+        Setting(
+            "couplings", least=0, most=64,
+            tooltip="Layers of the network: more can bend the samples' law more. 0 is one spread for each pixel. Start with 8.",
+        ),
+    )  # fmt: skip
+
+
+NODES = [
+    REDDiffNode, VariationalGaussianNode, MAPEstimateNode, NoiseSpaceNode, MeasuredNoiseNode, CM4IRNode, ScorePriorNode,
+]  # fmt: skip

@@ -35,6 +35,7 @@ ALIASES = {
     "PosteriorGamma": "brightness, contrast, dark photo",
     "PosteriorScale": "dark photo, underexposed, brightness, faded",
     "PosteriorMeasurementFit": "check result, quality, residual, evaluate",
+    "PosteriorHowLikely": "log-likelihood, bits per dimension, ELBO, probability, compare pictures, score prior",
     "PosteriorApplyGuidance": "patch model, ksampler, guide",
     "PosteriorAutoGuidance": "automatic, choose method, DPS, DDNM, DiffPIR",
 }

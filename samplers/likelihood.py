@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..algebra.devices import precise
 from ..diffusion.run import Run
 from .base import Sampler
 
@@ -27,11 +28,12 @@ from .base import Sampler
 class LogLikelihood(Sampler):
     """The start of the run is the picture (no noise), and so is the end; the record gets the numbers.
 
-    `record["log-density"]`: log p of each sample in the unit of [0, 1], `B`, float64. `record["bits per number"]`: that
-    per number of the picture at 8 bits, -log2 p / d + log2 255, its mean over the samples.
+    `record["log-density"]`: log p of each sample in the unit of the run, `B`, float64; `record["standard error"]`: of
+    it, from the spread of the draws. `record["bits per number"]`, `B`: the same at 8 bits, in steps of 1 / 127.5 of the
+    unit of the model, so that a picture without any structure has 8.
 
     Args:
-        draws: noises at each level, a model call each.
+        draws: noises at each level, a model call each, >= 2.
     """
 
     draws: int = 4
@@ -41,30 +43,30 @@ class LogLikelihood(Sampler):
     def __call__(self, run: Run, x: Tensor) -> Tensor:
         first = run.levels[0]
         x = x * first.inverse_alpha
-        c, d = 0.25 / 4, x[0].numel()  # photographs vary by a half in [-1, 1]
+        c, d = (0.5 / first.scale) ** 2, x[0].numel()  # photographs vary by a half in [-1, 1]
         levels = [level for level in run.levels if level.sigma and level.alpha]
         excess, gammas = [], []
         for i, t in enumerate(levels):
-            error = 0.0
+            errors, gamma = [], 1 / t.sigma_bar**2
             for _ in range(self.draws):
                 x_t = t.alpha * x + t.sigma * run.draw.normal(x)
                 x0 = run.prior(x_t, t)
-                error = error + (x - x0).double().square().flatten(1).sum(1) / self.draws
-            gamma = 1 / t.sigma_bar**2
-            excess.append(d * c / (1 + gamma * c) - error)
+                errors.append(precise(x - x0).square().flatten(1).sum(1).cpu().double())
+            excess.append(d * c / (1 + gamma * c) - torch.stack(errors))
             gammas.append(gamma)
             run.report(min(i, run.steps - 1), x_t, x0, t)
         integral = self._integral(torch.stack(excess), torch.tensor(gammas, dtype=torch.float64), d, c)
-        log_density = -(d / 2 * math.log(2 * math.pi * math.e * c) - integral / 2)
+        each = integral / 2 - d / 2 * math.log(2 * math.pi * math.e * c)  # of each draw and sample
+        log_density = each.mean(0)
         run.record["log-density"] = log_density
-        run.record["bits per number"] = (-log_density / (d * math.log(2))).mean().item() + math.log2(255)
+        run.record["standard error"] = each.std(0) / self.draws**0.5
+        run.record["bits per number"] = math.log2(127.5 * first.scale) - log_density / (d * math.log(2))
         return run.levels[-1].alpha * x
 
     @staticmethod
     def _integral(excess: Tensor, gammas: Tensor, d: int, c: float) -> Tensor:
-        """Of `K B` over gamma: constant first, trapezoids in log gamma, d (c / (1 + gamma c) - 1 / gamma) last."""
-        gammas = gammas.to(excess.device)
-        weighed = excess * gammas[:, None]
-        between = ((weighed[1:] + weighed[:-1]) / 2 * gammas.log().diff()[:, None]).sum(0)
+        """Of `K ...` over gamma: constant first, trapezoids in log gamma, d (c / (1 + gamma c) - 1 / gamma) last."""
+        weighed = excess * gammas[:, None, None]
+        between = ((weighed[1:] + weighed[:-1]) / 2 * gammas.log().diff()[:, None, None]).sum(0)
         last = gammas[-1].item()
         return gammas[0] * excess[0] + between - d * math.log1p(1 / (last * c))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from posterior.diffusion.schedule import AXES
 from posterior.samplers.annealed import AnnealedRestoration
 from posterior.samplers.base import Sampler
+from posterior.samplers.cm4ir import CM4IR
 from posterior.samplers.daps import DAPS
 from posterior.samplers.dcps import DCPS
 from posterior.samplers.ddim import GuidedDDIM
@@ -20,6 +21,7 @@ from posterior.samplers.mgps import MGPS
 from posterior.samplers.noise_space import NoiseSpace
 from posterior.samplers.pmc import PMC
 from posterior.samplers.red_diff import REDDiff
+from posterior.samplers.score_prior import ScorePrior
 from posterior.samplers.split_gibbs import SplitGibbs
 from posterior.samplers.variational import VariationalGaussian
 
@@ -63,5 +65,7 @@ SAMPLERS = [
     Row("map estimate", MAPEstimate(2), measured=True),
     Row("noise space", NoiseSpace(60, 0.1), measured=True),
     Row("noise space on its shell", NoiseSpace(60, 0.1, 0.01, 0.05), measured=True),
+    Row("cm4ir", CM4IR(), measured=True),
+    Row("score prior", ScorePrior(60, 4, 0.01, 2), measured=True),
     Row("measured noise", MeasuredNoise(0.3, 0.3)),
 ]

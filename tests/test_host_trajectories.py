@@ -36,6 +36,7 @@ TRAJECTORIES = [
     ("PosteriorAnnealedLangevin", {"corrections": 2, "step_size": 0.1}),
     ("PosteriorPredictorCorrector", {"eta": 1.0, "corrections": 1, "snr": 0.16}),
     ("PosteriorGuidedDDIM", {"amount": 1.0, "noise_rule": "eta", "repeats": 2, "jump": 2}),
+    ("PosteriorGuidedDDIM", {"preset": "RePaint"}),
     ("PosteriorAnnealedRestoration", {}),
 ]  # fmt: skip
 
@@ -70,6 +71,8 @@ MEASURED = [
     ("PosteriorVariationalGaussian", {"inner": 5, "hold": 20, "rate": 0.1}),
     ("PosteriorNoiseSpace", {"preset": "as set here", "iterations": 40, "rate": 0.1}),
     ("PosteriorNoiseSpace", {"preset": "FMPlug", "iterations": 1}),
+    ("PosteriorScorePrior", {"iterations": 20, "batch": 4}),
+    ("PosteriorCM4IR", {}),
 ]
 
 

@@ -21,6 +21,7 @@ from posterior.guidance.psld import PSLD
 from posterior.guidance.resample import ReSample
 from posterior.guidance.score_ald import ScoreALD
 from posterior.guidance.stsl import STSL
+from posterior.guidance.treg import TReg
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
 from posterior.operators.downscale import downscale
@@ -64,7 +65,7 @@ def sampler_for(host, block, vae, amount=1.0):
 
 METHODS = [
     DPS, lambda m: DPS(m, jacobian=False), MPGD, lambda m: MMPS(m, 1), PiGDM, lambda m: PiGDM(m, jacobian=False), DDNM,
-    DiffPIR, PSLD, STSL, lambda m: ReSample(m, 1, iterations=3),
+    DiffPIR, PSLD, STSL, lambda m: ReSample(m, 1, iterations=3), lambda m: TReg(m, 1),
 ]  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from posterior.guidance.mpgd import MPGD
 from posterior.guidance.psld import PSLD
 from posterior.guidance.resample import CLEAN, ReSample, fitted
 from posterior.guidance.stsl import STSL
+from posterior.guidance.treg import TReg
 from posterior.measurement.decoded import Decoded
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
@@ -116,6 +117,30 @@ def test_resample_has_three_stages_and_ends_consistent():
     assert (rms < 0.4 * measurement.residual_rms(CODEC.decode(x))).all()
 
 
+def test_treg_follows_the_published_code():
+    """Variance-preserving latents, transcribed: DDIM, and every third step decode, solve, encode, blend, renoise."""
+    measurement, steps, lam = pictured("upscaling", 0.1), 12, 1e-2
+    A = dense_matrix(measurement.operator, (3, SIDE, SIDE), torch.zeros((), dtype=F64))
+    bars = torch.linspace(0.02, 0.98, steps, dtype=F64).tolist() + [1.0]
+    z = torch.randn(2, *LATENT, dtype=F64, generator=torch.Generator().manual_seed(0))
+    draws, x, prior = Streams(1, "sampling", 2), z, latent_prior()
+    for k, (bar, after) in enumerate(zip(bars[:-1], bars[1:], strict=True)):
+        z0 = prior.denoiser(x, Level(bar**0.5, (1 - bar) ** 0.5))
+        e = (x - bar**0.5 * z0) / (1 - bar) ** 0.5
+        if k % 3 == 0 and k / steps >= 0.15:
+            image = CODEC.decode(z0).flatten(1)
+            b = measurement.y.flatten(1) @ A + lam * image
+            image = torch.linalg.solve(A.T @ A + lam * torch.eye(A.shape[1], dtype=F64), b.T).T
+            z_y = CODEC.encode(image.reshape(2, 3, SIDE, SIDE))
+            z0 = after * z_y + (1 - after) * z0
+            x = after**0.5 * z0 + (1 - after) * e + ((1 - after) * after) ** 0.5 * draws.normal(x)
+        else:
+            x = after**0.5 * z0 + (1 - after) ** 0.5 * e
+    levels = [Level(bar**0.5, (1 - bar) ** 0.5) for bar in bars]
+    run = Run(prior.denoiser, levels, [decoded(TReg(measurement, 3, lam), CODEC)], Streams(1, "sampling", 2))
+    torch.testing.assert_close(GuidedDDIM()(run, z), x, rtol=1e-5, atol=1e-5)
+
+
 def test_the_optimiser_stops_each_sample_at_the_noise():
     measurement = pictured("inpainting", 0.05)
     exact = latent_prior().sample(1, 4)  # what was measured: nothing is left to do
@@ -139,5 +164,5 @@ def test_a_whole_run_of_each_latent_method_fits_better_than_none():
         return measurement.fit(CODEC.decode(z)).max().item()
 
     unguided = fit()
-    for method in (PSLD, partial(ReSample, every=2), DPS, STSL, partial(MPGD, zeta=1.0), DDNM, DiffPIR, MMPS):
+    for method in (PSLD, partial(ReSample, every=2), DPS, STSL, TReg, partial(MPGD, zeta=1.0), DDNM, DiffPIR, MMPS):
         assert fit(decoded(method(measurement), CODEC)) < 0.8 * unguided

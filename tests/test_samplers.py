@@ -224,6 +224,10 @@ def test_time_travel():
     assert time_travel(4, 2, 1) == [0, 1, 2, 3, 4]
     assert time_travel(4, 2, 2) == [0, 1, 2, 0, 1, 2, 3, 4, 2, 3, 4]
     assert time_travel(5, 2, 3, start=0.5) == [0, 1, 2, 3, 4, 5, 4, 5, 4, 5]
+    repaint = time_travel(250, 10, 10, start=0.04)  # the published schedule: 24 stretches, 9 times more
+    ups = [(i, j) for i, j in zip(repaint[:-1], repaint[1:], strict=True) if j < i]
+    assert len(repaint) - 1 - len(ups) == 250 + 24 * 9 * 10 == 2410
+    assert set(ups) == {(first + 10, first) for first in range(10, 250, 10)}
     # the way up is the forward process: a state of law p_s becomes one of law p_t
     prior, s, t = wide(0.5), Level(0.9, 0.3), Level(0.6, 0.8)
     x = 0.9 * prior.sample(1, 1) + 0.3 * torch.randn(1, 1, 100, 200, generator=torch.manual_seed(1)).double()

@@ -18,11 +18,13 @@ from posterior.guidance.ddpg import DDPG
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
 from posterior.operators.dense import Dense
+from posterior.samplers.cm4ir import CM4IR
 from posterior.samplers.ddim import GuidedDDIM
 from posterior.samplers.likelihood import LogLikelihood
 from posterior.samplers.measured_noise import MeasuredNoise
 from posterior.samplers.noise_space import NoiseSpace
 from posterior.samplers.red_diff import REDDiff
+from posterior.samplers.score_prior import RealNVP, ScorePrior
 from posterior.samplers.variational import VariationalGaussian
 
 
@@ -177,6 +179,39 @@ def test_the_noise_is_measured_as_in_the_paper():
     assert run.record["measured noise"] == pytest.approx(path, rel=1e-8)
 
 
+@pytest.mark.parametrize("sigma", [0.2, 0.0], ids=["noisy", "clean"])
+def test_cm4ir_follows_the_published_code(sigma):
+    """Exploding states of pictures in [-1, 1], transcribed; the rounding of our inverse, 1e-4, is in it."""
+    prior, matrix, levels = random_prior(4), matrices(4)["random"], [0.9, 0.7, 0.5, 0.3]
+    eta, zeta, delta = 0.3, 2.0, 0.1
+    y = torch.randn(1, 8, dtype=F64, generator=torch.Generator().manual_seed(0))
+    inverse = matrix.T @ torch.linalg.inv(
+        matrix @ matrix.T + max(zeta * sigma**2, 1e-4) * torch.eye(8, dtype=F64)
+    )  # A_pinv_add_eta
+    draws = Streams(5, "sampling", 2)
+    noise = lambda: draws.normal(torch.zeros(2, 1, 4, 4, dtype=F64)).flatten(1)  # noqa: E731
+    x = (y @ inverse.T).expand(2, -1) + levels[0] * noise()
+    for k, b in enumerate(levels):
+        x0 = prior.denoiser(x.reshape(2, 1, 4, 4), Level(1.0, (1 + delta) * b)).flatten(1)
+        minus = (x0 - x) / b
+        last = k == len(levels) - 1
+        if sigma and last:
+            x = x0
+            break
+        x = x0 - (x0 @ matrix.T - y) @ inverse.T
+        if not last:
+            x = x + levels[k + 1] * (eta * noise() + (1 - eta**2) ** 0.5 * minus)
+
+    def denoiser(u: torch.Tensor, t: Level) -> torch.Tensor:
+        return (prior.denoiser(2 * u - 1, Level(1.0, 2 * t.sigma)) + 1) / 2
+
+    native = Measurement(Dense(matrix, (1, 4, 4)), (y + matrix.sum(1)) / 2, GaussianNoise(sigma / 2))
+    walk = [Level(1.0, b / 2, 2.0) for b in (*levels, 0.0)]
+    run = Run(denoiser, walk, [Guidance(native)], Streams(5, "sampling", 2))
+    ours = CM4IR(eta, zeta, delta)(run, start(2))
+    torch.testing.assert_close((2 * ours - 1).flatten(1), x, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_ddpg_is_a_back_projection_at_first_and_a_gradient_at_last(share):
     prior, matrix, sigma = random_prior(4), matrices(4)["blur"], 0.1
@@ -214,3 +249,30 @@ def test_a_worse_denoiser_gives_a_bound():
     run = Run(lambda x, t: 0.9 * prior.denoiser(x, t), levels, draw=Streams(3, "sampling", 4))
     LogLikelihood(20)(run, x)
     assert (run.record["log-density"] < prior.log_prob(x, Level(1.0, 0.0))).all()
+
+
+def test_the_flow_s_determinant_is_its_jacobian_s():
+    flow = RealNVP(torch.zeros(1, 1, 2, 2, dtype=F64), 0.5, 4, Streams(0, "test"))
+    for weight in flow.parameters:
+        weight += 0.3 * torch.randn(weight.shape, dtype=F64, generator=torch.Generator().manual_seed(weight.numel()))
+    z = torch.randn(1, 1, 2, 2, dtype=F64, generator=torch.Generator().manual_seed(1))
+    jacobian = torch.autograd.functional.jacobian(lambda z: flow(z)[0], z).reshape(4, 4)
+    assert jacobian.abs().min() > 1e-6  # every number has met every other
+    assert flow(z)[1].item() == pytest.approx(torch.linalg.slogdet(jacobian)[1].item())
+
+
+def test_the_score_prior_learns_the_posterior():
+    """Four pixels that go together: mean and covariance of the flow's samples against the closed form."""
+    prior, sigma = random_prior(2), 0.5
+    matrix = torch.tensor([[1.0, 0.5, 0.0, 0.0], [0.0, 0.0, 1.0, -0.5]], dtype=F64)
+    measurement = Measurement(Dense(matrix, (1, 2, 2)), torch.tensor([[0.4, -0.3]], dtype=F64), GaussianNoise(sigma))
+    levels = [Level(1.0, 10.0), Level(1.0, 0.05), Level(1.0, 0.0)]
+    run = Run(prior.denoiser, levels, [Guidance(measurement)], Streams(1, "sampling", 1))
+    z = torch.zeros(4000, 1, 2, 2, dtype=F64)
+    x = ScorePrior(iterations=700, batch=32, rate=0.01, couplings=4)(run, z).flatten(1)
+    exact = prior.posterior(measurement)
+    C = exact.covariance()
+    scale = C.diag().sqrt()
+    # the gradient's noise at the end of 700 iterations, well below
+    assert ((x.mean(0) - exact.mean.flatten()).abs() < 0.1 * scale).all()
+    assert ((torch.cov(x.T) - C).abs() < 0.15 * scale * scale[:, None]).all()
