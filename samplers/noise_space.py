@@ -6,8 +6,8 @@
 along the run's levels. The published ones are settings of it:
 
     DMPlug, https://arxiv.org/abs/2405.16749            3 levels, rate 0.01, prior 0
-    SHRED, https://arxiv.org/abs/2402.14505             10 levels, prior 0
-    Consistent-CSGM, https://arxiv.org/abs/2410.07064   1 level, few-step models
+    SHRED, https://arxiv.org/abs/2405.19572             10 levels, prior 0
+    Consistent-CSGM, https://arxiv.org/abs/2403.12063   1 level, few-step models
     D-Flow, https://arxiv.org/abs/2402.14017            6 levels of a flow model, prior 0.001 to 0.01
     FMPlug, https://arxiv.org/abs/2511.16520            shell 0.01: norm(z) within 1 +- 0.01 of sqrt(dim)
 
