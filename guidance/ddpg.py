@@ -49,7 +49,8 @@ class DDPG(Guidance):
         """norm(A)^2, a number or one for each sample."""
         operator, y = self.measurement.operator, self.measurement.y
         if isinstance(operator, SpectralOperator):
-            return operator.singular_values(y.new_empty(0, *operator.image_shape(tuple(y.shape)))).max() ** 2
+            s = operator.singular_values(y.new_empty(0, *operator.image_shape(tuple(y.shape))))
+            return s.flatten(1).amax(1) ** 2 if len(s) == operator.batch else s.max() ** 2
         probe = Streams(0, "DDPG", len(y)).normal(y.new_empty(len(y), *operator.image_shape(tuple(y.shape))))
         return operator_norm(lambda x: operator.adjoint(operator.forward(x)), 1 + probe)
 
