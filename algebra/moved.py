@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import TypeVar
 
 import torch
@@ -23,6 +24,16 @@ def moved(holder: Movable, device: torch.device | str, dtype: torch.dtype) -> Mo
             value = value.to(device, dtype)
         object.__setattr__(clone, name, value)
     return clone
+
+
+def tensors(holder: object) -> Iterator[Tensor]:
+    """The tensors of `holder` and of the movable ones that it holds: what it depends on."""
+    for value in vars(holder).values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(item, Tensor):
+                yield item
+            elif hasattr(item, "to") and hasattr(item, "__dict__"):
+                yield from tensors(item)
 
 
 def taken(holder: Movable, index: Tensor, batch: int) -> Movable:

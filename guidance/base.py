@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -86,6 +86,10 @@ class Guidance:
     def transition(self, x_s: Tensor, step: Step) -> Tensor:
         """x_s after the step; by default as the sampler made it."""
         return x_s
+
+    def observing(self, measurement: Measurement) -> Guidance:
+        """The same block with another measurement, in the same coordinates."""
+        return replace(self, measurement=measurement)
 
     def take(self, index: Tensor) -> Guidance:
         """The same block for some of the samples. index: int64; one may come several times."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..diffusion.level import Level
 from ..diffusion.state import Estimate, State
 from ..measurement.decoded import Codec, Decoded, Linearised
+from ..measurement.measurement import Measurement
 from .base import Guidance
 
 
@@ -39,12 +40,20 @@ class OnPictures(Guidance):
     def label(self) -> str:
         return self.block.label
 
+    def observing(self, measurement: Measurement) -> OnPictures:
+        return replace(self, measurement=measurement, block=_on_pictures(self.block, measurement))
+
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         image = self.codec.decode(x0)
         t, s = _of_pictures(state.t), state.s and _of_pictures(state.s)
         seen = State(t.alpha * image, t, image, s=s, progress=state.progress, index=state.index, draw=state.draw)
         projected = self.block.estimate(seen, image).x0
         return Estimate(x0 + self.codec.encode(projected) - self.codec.encode(image))
+
+
+def _on_pictures(block: Guidance, measurement: Measurement) -> Guidance:
+    """The block with the pictures' part of a measurement of latents."""
+    return block.observing(replace(measurement, operator=measurement.operator.operator))
 
 
 def _of_pictures(level: Level) -> Level:
@@ -71,6 +80,9 @@ class Relinearised(Guidance):
     @property
     def label(self) -> str:
         return self.block.label
+
+    def observing(self, measurement: Measurement) -> Relinearised:
+        return replace(self, measurement=measurement, block=_on_pictures(self.block, measurement))
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         near = Linearised(self.measurement.operator, state.x0, self.iterations).measured(self.measurement)

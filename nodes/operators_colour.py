@@ -13,6 +13,7 @@ from ..operators.dither import ErrorDiffusion
 from ..operators.grayscale import Grayscale
 from ..operators.identity import Scale
 from ..operators.jpeg import JPEG
+from ..operators.levels import Levels
 from ..operators.pointwise import DITHERS, Gamma, Palette, Quantisation, Saturation
 from .operator_schema import operator_schema, seed_input
 from .report import spoken
@@ -106,6 +107,40 @@ class ScaleNode(io.ComfyNode):
     @classmethod
     def execute(cls, factor, offset=0.0) -> io.NodeOutput:
         return io.NodeOutput(Scale(factor, offset))
+
+
+class LevelsNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        def gain(colour: str) -> io.Float.Input:
+            return io.Float.Input(
+                colour, default=1.0, min=0.05, max=20.0, step=0.01, optional=True,
+                tooltip=f"What {colour} was multiplied by besides (no unit), for a colour cast. Start with 1, no cast.",
+            )  # fmt: skip
+
+        return operator_schema(
+            "PosteriorLevels",
+            "Levels (Fading, Exposure)",
+            "The values were multiplied by a number and another one was added, the same for all pixels: a faded photo, a "
+            "wrong exposure, a colour cast.",
+            [
+                io.Float.Input(
+                    "gain", default=0.5, min=0.01, max=20.0, step=0.01, round=False,
+                    tooltip="The number (no unit): white less black of the faded photo. Start with 0.5.",
+                ),
+                io.Float.Input(
+                    "offset", default=0.3, min=-1.0, max=1.0, step=0.01, round=False,
+                    tooltip="What was added after that: the faded photo's black, where black is 0 and white is 1. Start "
+                    "with 0.3.",
+                ),
+                *map(gain, ("red", "green", "blue")),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, gain, offset, red=1.0, green=1.0, blue=1.0) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            return io.NodeOutput(Levels(gain * torch.tensor([red, green, blue]), offset))
 
 
 class FewerColoursNode(io.ComfyNode):
@@ -242,4 +277,4 @@ def jpeg_files() -> list[str]:
     return sorted(path.name for path in Path(folder_paths.get_input_directory()).glob("*") if is_jpeg(path.name))
 
 
-NODES = [GrayscaleNode, OverexposureNode, GammaNode, ScaleNode, FewerColoursNode, PaletteNode, JPEGNode, ReadJPEGNode]
+NODES = [GrayscaleNode, OverexposureNode, GammaNode, ScaleNode, LevelsNode, FewerColoursNode, PaletteNode, JPEGNode, ReadJPEGNode]

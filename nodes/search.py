@@ -34,6 +34,7 @@ ALIASES = {
     "PosteriorOverexposure": "blown highlights, clipped, hdr, declip",
     "PosteriorGamma": "brightness, contrast, dark photo",
     "PosteriorScale": "dark photo, underexposed, brightness, faded",
+    "PosteriorLevels": "faded photo, fading, exposure, colour cast, color cast, brightness, contrast, levels",
     "PosteriorMeasurementFit": "check result, quality, residual, evaluate",
     "PosteriorHowLikely": "log-likelihood, bits per dimension, ELBO, probability, compare pictures, score prior",
     "PosteriorApplyGuidance": "patch model, ksampler, guide",

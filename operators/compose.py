@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..algebra.cache import Cache
+from ..algebra.moved import tensors
 from .base import LinearOperator, Operator
 from .diagonal import Diagonal, Mask, Weight
 from .identity import Scale
@@ -48,7 +49,8 @@ class Composition(Operator):
         return self.inner.read(self.outer.read(image))
 
     def picture(self, y: Tensor) -> Tensor:
-        return (self.inner if isinstance(self.outer, Diagonal) else self.outer).picture(y)
+        y = self.outer.picture(y)
+        return self.inner.picture(y) if isinstance(self.outer, Diagonal) else y
 
     def support(self, y: Tensor) -> Tensor | None:
         own = self.outer.support(y)
@@ -102,7 +104,8 @@ class WeightedSpectral(SpectralOperator, LinearComposition):
         self._cache = Cache()
 
     def singular_values(self, image: Tensor) -> Tensor:
-        return self._cache.get((*image.shape[1:], image.dtype, image.device), lambda: self._weigh(image))
+        key = (*image.shape[1:], image.dtype, image.device)
+        return self._cache.get(key, lambda: self._weigh(image), *tensors(self.outer), *tensors(self.inner))
 
     def _weigh(self, image: Tensor) -> Tensor:
         if isinstance(self.outer, Scale):

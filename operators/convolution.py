@@ -40,7 +40,8 @@ class Convolution(SpectralOperator):
     s = |k_hat|, and the phase (or sign) of k_hat belongs to U, so that every inverse is one pair of transforms.
 
     Args:
-        kernel: `1 1 h w` or `1 C h w` (one kernel per colour), h and w odd, its centre is the origin.
+        kernel: `1 1 h w` or `1 C h w` (one kernel per colour), or `B ...` with one for each picture; h and w odd, its
+            centre is the origin.
 
     Raises:
         Refusal: when the kernel has an even side.
@@ -56,6 +57,10 @@ class Convolution(SpectralOperator):
             )
         self.kernel = kernel
         self._cache = Cache()
+
+    @property
+    def batch(self) -> int:
+        return len(self.kernel)
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
         require_fit(*self.kernel.shape[-2:], image_shape)
@@ -182,7 +187,7 @@ def convolution(kernel: Tensor, boundary: str = "reflect") -> LinearOperator:
     """A blur with the given border.
 
     Args:
-        kernel: `1 1 h w` or `1 C h w`, odd sides.
+        kernel: `1 1 h w` or `1 C h w`, odd sides; `B ...` with one for each picture.
         boundary: one of `BOUNDARIES`.
 
     Raises:

@@ -44,7 +44,7 @@ class Gamma(Operator):
     """y = x^g on [0, 1]; the inverse is y^(1/g).
 
     Args:
-        gamma: g > 0; above 1 darkens the middle tones, below 1 brightens them.
+        gamma: g > 0; above 1 darkens the middle tones, below 1 brightens them. One for each picture as `B 1 1 1`.
 
     Raises:
         Refusal: when g is not positive.
@@ -54,16 +54,20 @@ class Gamma(Operator):
     #: values below this, a thousandth of an 8-bit step, count as it: the slope of a power is infinite at 0
     DARKEST = 1e-3 / 255
 
-    def __init__(self, gamma: float = 2.2):
-        if not gamma > 0:
-            raise Refusal(f"Gamma is {gamma:g}; give a number above 0.")
+    def __init__(self, gamma: float | Tensor = 2.2):
+        if not torch.as_tensor(gamma > 0).all():
+            raise Refusal(f"Gamma is {torch.as_tensor(gamma).min().item():g}; give a number above 0.")
         self.gamma = gamma
+
+    @property
+    def batch(self) -> int:
+        return len(self.gamma) if isinstance(self.gamma, Tensor) and self.gamma.ndim else 1
 
     def forward(self, x: Tensor) -> Tensor:
         return x.clamp(self.DARKEST, 1) ** self.gamma
 
     def pinv(self, y: Tensor) -> Tensor:
-        return y.clamp(self.DARKEST**self.gamma, 1) ** (1 / self.gamma)
+        return y.clamp_min(self.DARKEST**self.gamma).clamp_max(1) ** (1 / self.gamma)
 
 
 def straight_through(rounded: Tensor, x: Tensor) -> Tensor:

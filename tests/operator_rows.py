@@ -20,6 +20,7 @@ from posterior.operators.grayscale import Grayscale
 from posterior.operators.identity import Identity, Scale
 from posterior.operators.inpainting import Inpainting, Mosaic, RandomPixels
 from posterior.operators.jpeg import JPEG
+from posterior.operators.levels import Levels
 from posterior.operators.phase_retrieval import CodedDiffraction, PhaseRetrieval
 from posterior.operators.pointwise import Gamma, Palette, Quantisation, Saturation
 from posterior.operators.sensing import BlockSensing, Subsampled
@@ -71,6 +72,8 @@ def random_kernel(*shape: int) -> torch.Tensor:
 LINEAR = [
     Row("identity", Identity),
     Row("scale", lambda: Scale(0.3)),
+    Row("levels", lambda: Levels(torch.tensor([0.3, 0.7, 1.2]), 0.1)),
+    Row("a blur each", lambda: CircularConvolution(random_kernel(2, 1, 3, 3))),
     Row("inpainting", lambda: Inpainting(hole(1, 1, 7, 10))),
     Row("inpainting, a mask each", lambda: Inpainting(hole(2, 1, 7, 10))),
     Row("random pixels", lambda: RandomPixels(0.6, 3)),

@@ -93,6 +93,7 @@ OPERATORS: list[tuple[str, Inputs, tuple[int, int]]] = [
     ("PosteriorOverexposure", {"gain": 2.0, "pivot": 0.0}, (64, 64)),
     ("PosteriorGamma", {"gamma": 2.2}, (64, 64)),
     ("PosteriorScale", {"factor": 0.5}, (64, 64)),
+    ("PosteriorLevels", {"gain": 0.5, "offset": 0.3, "red": 1.1}, (64, 64)),
     ("PosteriorFewerColours", {"levels": 4, "dither": "ordered", "seed": 0}, (64, 64)),
     ("PosteriorPalette", {"image": "kernel"}, (64, 64)),
     ("PosteriorJPEG", {"quality": 20, "subsampling": "4:2:0"}, (64, 64)),
