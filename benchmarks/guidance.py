@@ -258,7 +258,7 @@ def peers(size: int, steps: int, repeats: int) -> list[dict]:
     # our DPS takes pictures for [0, 1] and doubles zeta for the paper's [-1, 1]; these are in [-1, 1] already
     dps = DPSSampler(plain, **flat, zeta=1.0, **settings)
     covariance = {"cov_y": lambda v: sigma**2 * v}
-    mmps = MMPSDenoiser(plain, **flat, **covariance, solver="cg", iterations=2)
+    mmps = MMPSDenoiser(plain, **flat, **covariance, iterations=2)
     diffpir = DiffPIRDenoiser(plain, **flat, var_y=sigma**2, lmbda=1.0, solver="cg", iterations=2)
     physics = deepinv.physics.Inpainting(
         (3, size, size), mask=keep.expand(1, 3, -1, -1)[0], noise_model=deepinv.physics.GaussianNoise(SIGMA_Y)

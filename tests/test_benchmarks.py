@@ -1,4 +1,4 @@
-"""Every benchmark that README names takes --quick and explains itself."""
+"""Every benchmark that the documentation names takes --quick and explains itself."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from posterior.tools.server import CLONE
 NAMES = sorted(path.stem for path in (CLONE / "benchmarks").glob("*.py") if "\ndef main(" in path.read_text())
 
 
-def test_readme_names_all_of_them():
-    readme = (CLONE / "README.md").read_text(encoding="utf-8")
-    (line,) = re.findall(r"`python3 dev.py bench NAME \[--quick\]` with NAME one of (.*)\.", readme)
+def test_the_documentation_names_all_of_them():
+    text = (CLONE / "docs" / "figures.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"`python3 dev.py bench NAME \[--quick\]` with NAME one of (.*?)\.", text)
     assert re.findall(r"`(\w+)`", line) == NAMES
 
 
