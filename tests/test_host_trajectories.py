@@ -100,11 +100,10 @@ def test_they_see_a_latent_model_through_its_vae(host, sd15, vae):
         Inpainting(torch.zeros(1, 1, 64, 64).index_fill(3, torch.arange(32), 1.0)),
         torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3)), GaussianNoise(0.1),
     )  # fmt: skip
-    sigmas = torch.tensor([3.0, 1.0, 0.0])
-    for node, inputs in MEASURED:
-        if inputs.get("preset") == "FMPlug":
-            continue
-        short = {key: 2 for key in ("inner", "hold", "iterations", "corrections", "more", "gradients") if key in inputs}
+    sigmas = torch.tensor([3.0, 0.0])
+    least = {"inner": 1, "hold": 1, "iterations": 1, "corrections": 1, "more": 1, "gradients": 5}
+    for node, inputs in MEASURED[:-1]:
+        short = {key: value for key, value in least.items() if key in inputs}
         sampler, _ = host.call(node, measurement=measurement, vae=vae, **{**inputs, **short})
         samples, _ = host.sample(sd15, sampler, sigmas, host.latent(1, 4, 8, 8), host.conditioning())
         assert samples.isfinite().all()
