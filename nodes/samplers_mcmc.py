@@ -110,12 +110,12 @@ class MGPSNode(MeasuredSamplerNode):
         "Strong on any damage, latent models too; needs the model's gradient.",
     )  # fmt: skip
     SETTINGS = (
-        Setting("iterations", "Steps of the optimisation in each step, a model call with gradient each. Start with 2.", 1, 1000),
+        Setting("iterations", "Steps of the optimisation in each step, a model call with gradient each. Start with 5.", 1, 1000),
         Setting("more", "The same in every tenth step and in the last five. Start with 20.", 1, 1000),
         Setting(
             "rate", least=0.001, most=1.0, step=0.001, fine=True,
-            tooltip="How far one of them may move a number (in units of the noise). Start with 0.03 for 100 steps or more, "
-            "0.1 for 20.",
+            tooltip="How far one of them may move a number, in units of the noise; the paper has 0.03 for 300 steps. Start "
+            "with 0.1.",
         ),
         Setting(
             "middle", least=0.0, most=1.0, step=0.01,

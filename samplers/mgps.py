@@ -30,18 +30,18 @@ class MGPS(Sampler):
 
     Args:
         middle: l as a share of the time of s, in [0, 1].
-        iterations: of Adam in a step, >= 1.
+        iterations: of Adam in a step, >= 1; with 300 steps the paper has 2, and a rate of 0.03.
         more: of Adam in each `every`-th step and in the `last` ones.
         every, last: how often, and how many.
         rate: of Adam, in the unit of variance-preserving states.
     """
 
     middle: float = 0.5
-    iterations: int = 2
+    iterations: int = 5
     more: int = 20
     every: int = 10
     last: int = 5
-    rate: float = 0.03
+    rate: float = 0.1
 
     label = "MGPS"
     jacobian = True

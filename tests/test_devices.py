@@ -32,11 +32,13 @@ from posterior.operators.identity import Identity
 from posterior.operators.inpainting import Inpainting
 from posterior.operators.spectral import SpectralOperator
 from posterior.samplers.annealed import AnnealedRestoration
+from posterior.samplers.daps import DAPS
 from posterior.samplers.ddim import GuidedDDIM
 from posterior.samplers.dpm import DPMSolver
 from posterior.samplers.heun import Heun
 from posterior.samplers.langevin import AnnealedLangevin, PredictorCorrector
 from posterior.samplers.maruyama import EulerMaruyama
+from posterior.samplers.pmc import PMC
 from posterior.samplers.split_gibbs import SplitGibbs
 from posterior.tools.device import FakeDevice
 
@@ -154,7 +156,8 @@ def test_noise_models(noise):
 
 SAMPLERS = [
     GuidedDDIM(1.0), AnnealedRestoration(), DPMSolver(), DPMSolver(True), Heun(), AnnealedLangevin(2),
-    PredictorCorrector(), EulerMaruyama(AXES["VP"]), SplitGibbs(2, 1),
+    PredictorCorrector(), EulerMaruyama(AXES["VP"]), SplitGibbs(2, 1), DAPS(2),
+    PMC("PnP", 2),
 ]  # fmt: skip
 
 
