@@ -58,7 +58,10 @@ from ..priors.gray import GrayAsColour, Told
 from ..priors.train import held_out_crops
 from ..priors.unet import PhotoUNet, denoise
 from ..samplers.annealed import AnnealedRestoration
+from ..samplers.base import Sampler
+from ..samplers.daps import DAPS
 from ..samplers.ddim import GuidedDDIM
+from ..samplers.split_gibbs import SplitGibbs
 from ..tools import environment
 from . import classical
 from .classifier import Classifier
@@ -147,14 +150,19 @@ def restore(prior: Prior, measurement: Measurement, steps: int = 30) -> Tensor:
 def data_step(measurement: Measurement) -> Guidance:
     return DiffPIR(measurement, trust=0.23) if measurement.noisy else DDNM(measurement, smooth=True)
 
+ANCESTRAL = GuidedDDIM(1.0)
 
-def sample(prior: Prior, block: Guidance | None, shape: tuple[int, ...], steps: int, seed: int = 0) -> Tensor:
-    """Samples by ancestral DDIM from pure noise: guided ones, or of the prior."""
+
+def sample(
+    prior: Prior, block: Guidance | None, shape: tuple[int, ...], steps: int, seed: int = 0,
+    sampler: Sampler = ANCESTRAL,
+) -> Tensor:  # fmt: skip
+    """Samples from pure noise: guided ones, or of the prior."""
     blocks = [block] if block else []
     ramp = torch.linspace(20.0 ** (1 / 7), 0.02 ** (1 / 7), steps) ** 7
     levels = [*map(level, ramp.tolist()), level(0.0)]
     run = Run(prior, levels, blocks, Streams(seed, "sampling", shape[0]))
-    return GuidedDDIM(1.0)(run, levels[0].sigma * run.draw.normal(torch.zeros(shape)) + 0.5)
+    return sampler(run, levels[0].sigma * run.draw.normal(torch.zeros(shape)) + 0.5)
 
 
 def decibels(x: Tensor, clean: Tensor) -> Tensor:
@@ -252,6 +260,13 @@ def digit_rows(quick: bool) -> list[dict[str, Any]]:
             "task": f"digits, {half} filled", "estimate": f"one sample (Pi-GDM), {steps} calls",
             "agreement": agreement(drawn[0]), "agreement_hidden": agreement(hidden),
         })  # fmt: skip
+        for name, sampler in {"DAPS": DAPS(2), "PnP-DM": SplitGibbs(4, 0)}.items():
+            x = sample(prior, Guidance(measurement), shape, steps, sampler=sampler)
+            calls = sampler.inner * steps
+            rows.append({
+                "task": f"digits, {half} filled", "estimate": f"one sample ({name}), {calls} calls",
+                "agreement": agreement(x),
+            })  # fmt: skip
         rows.append({"task": f"digits, {half} filled, {many} samples", **calibration(drawn, clean, mask)})
     clear = seen(sample(prior, None, shape, steps, seed=1))[1] > seen(clean)[1].quantile(0.1)
     share = round(clear.float().mean().item(), 3)
