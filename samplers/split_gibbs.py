@@ -34,11 +34,13 @@ class SplitGibbs(Sampler):
         inner: model calls of a prior step, >= 1.
         hold: further turns at the smallest rho, >= 0.
         chain: the likelihood's turn for damage that is not linear.
+        solver: of the reverse diffusion, with fresh noise.
     """
 
     inner: int = 10
     hold: int = 10
     chain: Chain = Chain()
+    solver: Sampler = DPMSolver(stochastic=True)
 
     label = "PnP-DM (split Gibbs)"
 
@@ -47,7 +49,7 @@ class SplitGibbs(Sampler):
         levels = [*run.levels[:-1], *[run.levels[-2]] * self.hold]
         for i, t in enumerate(levels):
             walk = run.schedule.ramp(t, self.inner)
-            x0 = DPMSolver(stochastic=True)(replace(run, levels=walk, blocks=(), report=unseen), x)
+            x0 = self.solver(replace(run, levels=walk, blocks=(), report=unseen), x)
             run.report(i * run.steps // len(levels), x, x0, t)
             if i + 1 < len(levels):
                 s = levels[i + 1]

@@ -12,7 +12,7 @@ from torch import Tensor
 from posterior.algebra.streams import Streams
 from posterior.diffusion.level import Level
 from posterior.diffusion.run import Run
-from posterior.diffusion.schedule import Schedule
+from posterior.diffusion.schedule import AXES, Schedule
 from posterior.guidance.base import Guidance
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
@@ -22,6 +22,7 @@ from posterior.operators.jpeg import JPEG
 from posterior.priors.gaussian import Gaussian
 from posterior.priors.mixture import GaussianMixture
 from posterior.samplers.likelihood_chain import Chain
+from posterior.samplers.maruyama import EulerMaruyama
 from posterior.samplers.split_gibbs import SplitGibbs, likelihood_draw
 
 
@@ -55,6 +56,44 @@ def test_the_chain_s_law_is_the_posterior_seen_through_rho(kind, schedule):
     # five standard errors, and the bias of sixteen steps
     assert ((x.mean(0) - law.mean.flatten()).abs() < (5 * count**-0.5 + 0.02) * variance.sqrt()).all()
     assert ((x.var(0) / variance - 1).abs() < 5 * (2 / count) ** 0.5 + 0.03).all()
+
+
+def published(matrix: Tensor, y: Tensor, prior: GaussianMixture, rhos: list[float], x: Tensor, noise) -> Tensor:
+    """Algorithm 1 of PnP-DM in [-1, 1], sigma_y 0.2: 6 Euler steps of the EDM reverse SDE, then the Gaussian draw."""
+    for k, rho in enumerate(rhos):
+        if k:
+            # their order of the two draws is free; measurement first
+            n = noise(y.expand(2, -1))
+            right = (y + 0.2 * n) @ matrix / 0.2**2 + (x + rho * noise(x)).flatten(1) / rho**2
+            system = matrix.T @ matrix / 0.2**2 + torch.eye(16, dtype=F64) / rho**2
+            x = torch.linalg.solve(system, right.T).T.reshape(x.shape)
+        last = min(0.02, rho / 10)
+        walk = [(rho ** (1 / 7) + i / 5 * (last ** (1 / 7) - rho ** (1 / 7))) ** 7 for i in range(6)]
+        for now, then in zip(walk, [*walk[1:], 0.0], strict=True):
+            score = (prior.denoiser(x, Level(1.0, now)) - x) / now**2
+            if then:
+                x = x + 2 * now * (now - then) * score + math.sqrt(2 * now * (now - then)) * noise(x)
+            else:
+                x = x + now**2 * score
+    return x
+
+
+def test_the_published_trajectory():
+    """An independent transcription in [-1, 1] with the same noise, ours in [0, 1]."""
+    prior = GaussianMixture([random_prior(4, seed) for seed in (0, 1, 2)], torch.tensor([0.5, 0.3, 0.2], dtype=F64))
+    matrix, rhos = matrices(4)["random"], [5.0, 2.0, 0.8, 0.3]
+    y = prior.sample(1, 4).flatten(1) @ matrix.T
+    start = 5.0 * torch.randn(2, 1, 4, 4, dtype=F64, generator=torch.Generator().manual_seed(6))
+    theirs = published(matrix, y, prior, rhos, start, Streams(8, "sampling", 2).normal)
+    measurement = Measurement(Dense(matrix, (1, 4, 4)), (y + matrix.sum(1)) / 2, GaussianNoise(0.1))
+    levels = [*(Level(1.0, rho / 2, 2.0) for rho in rhos), Level(1.0, 0.0, 2.0)]
+
+    def denoiser(u: Tensor, t: Level) -> Tensor:
+        return (prior.denoiser(2 * u - 1, Level(1.0, 2 * t.sigma)) + 1) / 2
+
+    run = Run(denoiser, levels, [Guidance(measurement)], Streams(8, "sampling", 2))
+    ours = 2 * SplitGibbs(6, 0, solver=EulerMaruyama(AXES["VE"]))(run, (start + 1) / 2) - 1
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_the_weights_of_a_mixture():
