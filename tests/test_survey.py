@@ -16,7 +16,7 @@ from posterior.measurement.noise import GaussianNoise
 from posterior.operators.inpainting import Inpainting
 from posterior.tools.server import CLONE
 
-PAGE = CLONE / "docs" / "methods.md"
+PAGE = CLONE / "docs" / "survey.md"
 #: settings that make a run as short as it can be
 SHORT = {
     "iterations": 2, "inner": 2, "hold": 2, "corrections": 2, "more": 2, "gradients": 2, "langevin": 2, "batch": 2,
