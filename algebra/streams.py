@@ -60,6 +60,30 @@ class Streams:
         return _Taken(self, index)
 
 
+class SharedStreams(Streams):
+    """One stream for thousands of samples, where one each would take most of the time: for studies of a law.
+
+    Args:
+        seed, purpose: as in `Streams`.
+        count: how many samples there are.
+    """
+
+    def __init__(self, seed: int, purpose: str, count: int):
+        super().__init__(seed, purpose)
+        self.count = count
+
+    def uniform(self, count: int = 1) -> Tensor:
+        return super().uniform(count * self.count).reshape(self.count, count)
+
+    def of(self, purpose: str) -> Streams:
+        if purpose not in self._children:
+            self._children[purpose] = SharedStreams(self.seed, f"{self.purpose}/{purpose}", self.count)
+        return self._children[purpose]
+
+    def take(self, index: Sequence[int]) -> Streams:
+        return self
+
+
 class _Taken(Streams):
     def __init__(self, whole: Streams, index: Sequence[int]):
         self.seed, self.purpose = whole.seed, whole.purpose

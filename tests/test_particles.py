@@ -11,7 +11,7 @@ from guidance_rows import F64, matrices, measure, one_thread, random_prior  # no
 from torch import Tensor
 
 from posterior.algebra.refusal import Refusal
-from posterior.algebra.streams import Streams
+from posterior.algebra.streams import SharedStreams, Streams
 from posterior.diffusion.level import Level
 from posterior.diffusion.run import Run
 from posterior.diffusion.schedule import Schedule
@@ -37,25 +37,6 @@ CENTRES = torch.tensor([[2.0, 0.5], [-2.0, 1.5], [0.5, -2.0]], dtype=F64).reshap
 MIXTURE = GaussianMixture.from_centres(CENTRES, 0.5, torch.tensor([0.5, 0.2, 0.3]))
 
 
-class Shared(Streams):
-    """One stream for thousands of samples."""
-
-    def __init__(self, seed: int, purpose: str, count: int):
-        super().__init__(seed, purpose)
-        self.count = count
-
-    def uniform(self, count: int = 1) -> Tensor:
-        return super().uniform(count * self.count).reshape(self.count, count)
-
-    def of(self, purpose: str) -> Streams:
-        if purpose not in self._children:
-            self._children[purpose] = Shared(self.seed, f"{self.purpose}/{purpose}", self.count)
-        return self._children[purpose]
-
-    def take(self, index) -> Streams:
-        return self
-
-
 def falling(steps: int, first: float, last: float, schedule: Schedule = EXPLODING) -> list[Level]:
     """Levels in equal ratios of sigma / alpha, and 0."""
     ratios = [first * (last / first) ** (i / (steps - 1)) for i in range(steps)]
@@ -65,7 +46,7 @@ def falling(steps: int, first: float, last: float, schedule: Schedule = EXPLODIN
 def sampled(sampler: ParticleSampler, denoiser, block: Guidance, levels, count: int, seed: int = 1):
     """Samples `count D`, and the record."""
     shape = block.measurement.image_shape
-    run = Run(denoiser, levels, [block], Shared(seed, "test", count))
+    run = Run(denoiser, levels, [block], SharedStreams(seed, "test", count))
     start = torch.randn(count, *shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
     return sampler(run, levels[0].sigma * start).flatten(1), run.record
 
