@@ -66,7 +66,7 @@ class ConvergencePlotNode(io.ComfyNode):
         if not record.rows and not curves:
             raise Refusal("Nothing was recorded; connect Record Convergence's guidance output to the sampler.")
         fits, residuals = {}, {}
-        for number, (label, noisy) in enumerate(zip(record.labels, record.noisy, strict=True)):
+        for number, (label, noisy) in enumerate(zip(record.labels, record.noisy, strict=True) if record.rows else ()):
             lines = fits if noisy else residuals
             name = label if record.labels.count(label) == 1 else f"{label} {number + 1}"
             lines[name] = [row.misfit[number] for row in record.rows]

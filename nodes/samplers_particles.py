@@ -7,8 +7,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..host.record import RunRecord
 from ..host.sampler import GuidedSampler
-from ..host.trace import Trace
 from ..samplers.ddsmc import DDSMC
 from ..samplers.fps import FPS
 from ..samplers.matched import MatchedTDS
@@ -58,7 +58,7 @@ class TDSNode(SamplerNode):
 
     @classmethod
     def execute(cls, guidance=None, **given: Any) -> io.NodeOutput:
-        trace = Trace()
+        trace = RunRecord()
         guides = tuple(replace(guide, trace=trace) for guide in guidance or ())
         return io.NodeOutput(GuidedSampler(guides, cls.make(**given)), trace)
 

@@ -27,6 +27,7 @@ from posterior.operators.jpeg import JPEG
 from posterior.priors.mixture import GaussianMixture
 from posterior.samplers.ddsmc import DDSMC
 from posterior.samplers.fps import FPS
+from posterior.samplers.matched import MatchedTDS
 from posterior.samplers.mcgdiff import MCGDiff
 from posterior.samplers.particles import ParticleSampler, effective_number, systematic
 from posterior.samplers.smcdiff import SMCDiff
@@ -69,13 +70,22 @@ def model_evidence(prior, measurement: Measurement, matrix: Tensor, sampler: Par
     return law.log_prob(measurement.y[0].flatten()).item()
 
 
-@pytest.mark.parametrize("block", [Guidance, PiGDM, lambda m: MMPS(m, 9)], ids=["unguided", "Pi-GDM", "MMPS"])
-def test_the_evidence_is_unbiased_whatever_the_guidance(block):
+GUIDED = {
+    "unguided": (TDS(), Guidance),
+    "Pi-GDM": (TDS(), PiGDM),
+    "MMPS": (TDS(), lambda m: MMPS(m, 9)),
+    "matched": (MatchedTDS(), Guidance),
+}
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_the_evidence_is_unbiased_whatever_the_guidance(name):
+    sampler, block = GUIDED[name]
     prior, matrix, count = random_prior(2), matrices(2)["random"], 1500
     measurement = measure(prior, matrix, 0.5)
     levels = falling(12, 10.0, 0.05)
     exact = model_evidence(prior, measurement, matrix, TDS(), levels)
-    _, record = sampled(TDS(count=8, batch=MANY), prior.denoiser, block(measurement), levels, count)
+    _, record = sampled(replace(sampler, count=8, batch=MANY), prior.denoiser, block(measurement), levels, count)
     ratio = (record["log-evidence of each"] - exact).exp()
     assert abs(ratio.mean() - 1) < 3 * ratio.std() / count**0.5
     assert abs(record["log-evidence"] - ratio.mean().log() - exact) < 1e-9
@@ -96,6 +106,7 @@ EXACT = {
     "TDS": (TDS(), PiGDM),
     "TDS, wide": (TDS(deviation=3.0), PiGDM),
     "TDS, unguided": (TDS(deviation=3.0), Guidance),
+    "TDS, matched": (MatchedTDS(), Guidance),
     "MCGDiff": (MCGDiff(), Guidance),
     "DDSMC": (DDSMC(), Guidance),
 }
@@ -263,6 +274,7 @@ KINDS = {
     "TDS": (TDS(count=5), lambda m: MMPS(m, 3)),
     "TDS with own draws": (TDS(count=5), lambda m: LGDMC(m, 0.1, seed=1)),
     "settled and split": (TDS(count=5, split=2, settle=3), PiGDM),
+    "matched": (MatchedTDS(count=5), Guidance),
     "MCGDiff": (MCGDiff(count=5), Guidance),
     "FPS": (FPS(count=5), Guidance),
     "DDSMC": (DDSMC(count=5, eta=0.5), Guidance),
@@ -344,6 +356,8 @@ def test_refusals():
         (MCGDiff(), jpeg, "needs singular values"),
         (FPS(), jpeg, "needs singular values"),
         (DDSMC(), jpeg, "needs singular values"),
+        (MatchedTDS(), jpeg, "needs a linear operator"),
+        (MatchedTDS(), replace(noisy, y=torch.zeros(1, 5, 4, 4)), "these are 80"),
     ):
         with pytest.raises(Refusal, match=words):
             sampler(Run(lambda x, t: x, levels, [Guidance(measurement)]), torch.zeros(1, 3, 4, 4))
