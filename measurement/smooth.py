@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..algebra.cache import Cache
 from ..algebra.krylov import conjugate_gradient
+from ..algebra.multigrid import Grids, Multigrid
 from ..algebra.transforms import dct, idct
 from ..operators.base import LinearOperator
 from ..operators.compose import compose
@@ -76,6 +78,17 @@ def through_grey(operator: LinearOperator, x: Tensor) -> Tensor:
     return torch.einsum("c,bchw->bhw", w / w.sum(), x)[:, None].expand_as(x)
 
 
+#: by operator, for as long as there is one; a run has its own on its device
+_GRIDS: WeakKeyDictionary[LinearOperator, Cache] = WeakKeyDictionary()
+
+
+def _known(operator: LinearOperator, like: Tensor) -> tuple[Grids, Tensor, Tensor]:
+    """The grids of pictures like this one, 1 where they are measured, and at how many pixels in each colour."""
+    keep = operator.singular_values(like) > 0
+    known = keep.to(like)
+    return Grids(keep, like.dtype), known, known.sum((2, 3), keepdim=True).clamp_min(1)
+
+
 def continued(operator: LinearOperator, correction: Tensor, x0: Tensor, noise: float) -> Tensor:
     """The likeliest error of x0_hat where nothing was measured, given the correction where something was, `B C H W`.
 
@@ -96,11 +109,13 @@ def continued(operator: LinearOperator, correction: Tensor, x0: Tensor, noise: f
     """
     if not operator.local:
         return through_grey(operator, correction)
-    keep = (operator.singular_values(correction) > 0).expand_as(correction)
-    known = keep.to(correction)
-    mean = (known * correction).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp_min(1)
+    key = (tuple(correction.shape[1:]), correction.dtype, correction.device)
+    kept = _GRIDS.setdefault(operator, Cache(2))
+    grids, known, count = kept.get(key, lambda: _known(operator, correction))
+    mean = (known * correction).sum((2, 3), keepdim=True) / count
     slope2 = (x0 * negative_laplacian(x0)).mean((1, 2, 3), keepdim=True)  # norm(grad x)^2 = <x, -Laplacian x>
-    return mean + harmonic(correction - mean, keep, 0.01, slope2 / noise**2)
+    grid = Multigrid(grids, slope2 / noise**2)
+    return mean + grid.improved(grid.start(known * (correction - mean)))
 
 
 def smooth_inverse(operator: LinearOperator, y: Tensor, weight: float = 0.002, iterations: int = 300) -> Tensor:
@@ -144,30 +159,19 @@ def smooth_start(measurement: Measurement) -> Tensor:
     return smooth_inverse(compose(Weight(weight), measurement.operator), weight * measurement.y)
 
 
-def harmonic(
-    values: Tensor, keep: Tensor, tolerance: float | None = None, screen: float | Tensor = 0.0, smallest: int = 8
-) -> Tensor:
+def harmonic(values: Tensor, keep: Tensor, tolerance: float | None = None, screen: float | Tensor = 0.0) -> Tensor:
     """The values where they are kept, and in between the solution of Laplacian(c) = screen c, `B C H W`.
 
-    Solved by conjugate gradients, from coarse to fine, each colour on its own.
+    Solved by conjugate gradients that multigrid prepares and starts.
 
     Args:
-        keep: bool, the shape of values.
+        keep: bool, the shape of values, or 1 where samples or colours have the same.
         tolerance: as in `conjugate_gradient`.
         screen: >= 0, a number or one for each sample, `B 1 1 1`: values fade within 1 / sqrt(screen) pixels.
-        smallest: side from which on the equation is solved without a coarser one.
     """
-    values, unknown = values * keep, (~keep).to(values)
-    start = torch.zeros_like(values)
-    if min(values.shape[-2:]) > smallest:
-        share = F.avg_pool2d(keep.to(values), 2, ceil_mode=True)
-        mean = F.avg_pool2d(values, 2, ceil_mode=True) / share.clamp_min(1e-6)
-        coarse = harmonic(mean, share > 0, tolerance, 4 * screen, smallest)  # pixels are twice as large
-        start = F.interpolate(coarse, scale_factor=2.0, mode="bilinear")
-        start = start[..., : values.shape[-2], : values.shape[-1]] * unknown
-
-    def stiffness(c: Tensor) -> Tensor:
-        return unknown * (negative_laplacian(unknown * c) + screen * c)
-
-    pull = -unknown * negative_laplacian(values)
-    return values + unknown * conjugate_gradient(stiffness, pull, start, tolerance, warn=False)
+    grids, values = Grids(keep, values.dtype), values * keep
+    grid, unknown = Multigrid(grids, screen), grids.unknown[0]
+    start = unknown * grid.start(values)
+    return values + conjugate_gradient(
+        grid.stiffness, grid.pull(values), start, tolerance, warn=False, precondition=grid.cycle
+    )

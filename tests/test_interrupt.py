@@ -57,10 +57,10 @@ def test_a_start_stops_at_the_iteration_of_the_cancel(host, cancelled, start):
 def test_keep_measured_pixels_stops(host, cancelled, monkeypatch):
     import comfy.model_management as management
 
-    from posterior.measurement import smooth
+    from posterior.algebra.multigrid import Multigrid
 
     calls = []
-    monkeypatch.setattr(smooth, "negative_laplacian", cancelled(smooth.negative_laplacian, calls))
+    monkeypatch.setattr(Multigrid, "stiffness", cancelled(Multigrid.stiffness, calls))
     with pytest.raises(management.InterruptProcessingException):
         image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
         host.call("PosteriorKeepMeasuredPixels", image=image, measurement=measured(size=64))

@@ -6,13 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from posterior.algebra.checkpoint import watched
+from posterior.algebra.krylov import conjugate_gradient
+from posterior.algebra.multigrid import Grids, Multigrid
 from posterior.diffusion.level import Level
 from posterior.diffusion.state import predict
 from posterior.guidance.ddnm import DDNM
 from posterior.guidance.diffpir import DiffPIR
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
-from posterior.measurement.smooth import continued, harmonic, membrane, smooth_inverse
+from posterior.measurement.smooth import continued, harmonic, membrane, negative_laplacian, smooth_inverse
 from posterior.operators.base import LinearOperator
 from posterior.operators.compose import compose
 from posterior.operators.convolution import CircularConvolution, convolution
@@ -70,10 +73,47 @@ def test_a_correction_is_continued_as_by_a_dense_solve(name: str, noise: float):
         assert (answer[~keep] - mean - away).norm() < 0.01 * c.norm()
 
 
-def test_a_picture_of_one_row_is_continued():
-    correction = torch.ones(1, 1, 1, 8, dtype=F64)
-    operator = Inpainting((torch.arange(8) > 4).to(F64).reshape(1, 1, 1, 8))
-    assert torch.equal(continued(operator, operator.forward(correction), correction, 1.0), correction)
+@pytest.mark.parametrize("width", [1, 8, 50])
+def test_a_picture_of_one_row_is_continued(width: int):
+    """One sample has lost nothing, the other all but a pixel, or that as well."""
+    correction, lost = torch.ones(2, 1, 1, width, dtype=F64), torch.zeros(2, 1, 1, width, dtype=F64)
+    lost[1, ..., 1:] = 1
+    operator = RandomPixels(0.5)
+    operator.singular_values = lambda image: 1 - lost
+    for noise in (0.1, 1e6):
+        torch.testing.assert_close(continued(operator, (1 - lost) * correction, correction, noise), correction)
+
+
+SHAPES = {
+    "hole": lambda x, y: (x - 0.5).abs().maximum((y - 0.4).abs()) < 0.25,
+    "frame": lambda x, y: (x - 0.5).abs().maximum((y - 0.5).abs()) > 0.25,
+    "disk at the border": lambda x, y: (x - 0.8).square() + (y - 0.5).square() < 0.3**2,
+    "comb": lambda x, y: (8 * x) % 1 < 0.6,
+}
+
+
+@pytest.mark.parametrize("screen", [1e-4, 0.1])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("size", [(96, 96), (61, 130)])
+def test_one_step_is_near_and_few_reach_the_solution(shape: str, screen: float, size: tuple[int, int]):
+    """Of a smooth correction; that of conjugate gradients without multigrid, to the last digits, is the reference."""
+    y, x = torch.meshgrid(*(torch.linspace(0, 1, n, dtype=F64) for n in size), indexing="ij")
+    keep = ~SHAPES[shape](x, y)[None, None]
+    values = keep * torch.stack([(5 * x + y).sin() * (7 * y).cos(), x - y, 0.3 + x * y])[None]
+    grids = Grids(keep, F64)
+    grid, unknown = Multigrid(grids, screen), grids.unknown[0]
+    exact = values + conjugate_gradient(
+        lambda c: unknown * (negative_laplacian(unknown * c) + screen * c),
+        -unknown * (negative_laplacian(values)), None, 1e-11, 2000,
+    )  # fmt: skip
+    one = grid.improved(grid.start(values))
+    assert torch.equal(keep * one, values)
+    assert (one - exact).norm() < 0.15 * exact[~keep.expand_as(exact)].norm()
+    told = []
+    with watched(told.append):
+        got = harmonic(values, keep, 1e-8, screen)
+    torch.testing.assert_close(got, exact, rtol=1e-5, atol=1e-5)
+    assert len(told) < 40  # takes 27; without multigrid hundreds
 
 
 def test_the_harmonic_continuation_is_that_of_a_dense_solve():
