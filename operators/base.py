@@ -98,13 +98,13 @@ class Operator(ABC):
         return (seen.amax(0) - seen.amin(0) > 0.5 / 255).any(1, keepdim=True), None
 
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
-        """J_A(x)^T v, by automatic differentiation. x: `B C H W`, v: shape of y."""
-        leaf, y = traced(self.forward, x)
-        return pulled_back(y, leaf, v)
+        """J_A(x)^T v. x: `B C H W`, v: shape of y."""
+        return self.linearise(x)[1](v)
 
     def linearise(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """A(x), and the map v to J_A(x)^T v; both in one pass where a pass is costly."""
-        return self.forward(x), lambda v: self.vjp(x, v)
+        """A(x), and the map v to J_A(x)^T v, both from one pass; by automatic differentiation."""
+        leaf, y = traced(self.forward, x)
+        return y.detach(), lambda v: pulled_back(y, leaf, v, keep=True)
 
     def pinv(self, y: Tensor) -> Tensor:
         """A^+ y, or a generalised inverse with A(A^+(A(x))) = A(x). Returns `B C H W`."""
@@ -133,6 +133,9 @@ class LinearOperator(Operator):
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
         """The Jacobian of a linear map is the map: A^T v."""
         return self.adjoint(v)
+
+    def linearise(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        return self.forward(x), self.adjoint
 
     def solve(self, r: Tensor, c: float | Tensor = 0.0) -> Tensor:
         """(A A^T + c I)^-1 r, c >= 0; for c = 0 the pseudo-inverse (A A^T)^+ r. Shape of y."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from ..algebra.cache import Cache
@@ -69,8 +71,10 @@ class Composition(Operator):
     def forward(self, x: Tensor) -> Tensor:
         return self.outer.forward(self.inner.forward(x))
 
-    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
-        return self.inner.vjp(x, self.outer.vjp(self.inner.forward(x), v))
+    def linearise(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        between, pull_inner = self.inner.linearise(x)
+        y, pull_outer = self.outer.linearise(between)
+        return y, lambda v: pull_inner(pull_outer(v))
 
     def pinv(self, y: Tensor) -> Tensor:
         return self.inner.pinv(self.outer.pinv(y))

@@ -16,12 +16,13 @@ from collections.abc import Sequence
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.nn.functional import max_pool2d, pad
+from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
 
+from ..algebra.moved import moved
 from ..algebra.refusal import Refusal
 from ..algebra.transforms import wide
 from .base import Operator
-from .pointwise import straight_through
+from .pointwise import cut, straight_through
 
 #: annex K.1, at quality 50; rows by vertical frequency
 LUMINANCE = (
@@ -49,10 +50,6 @@ def quantisation_table(base: tuple[tuple[int, ...], ...], quality: int) -> Tenso
     """libjpeg's scaling: floor((base s + 50) / 100) in [1, 255], s = 5000 / quality below 50, else 200 - 2 quality."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     return ((torch.tensor(base) * scale + 50) // 100).clamp(1, 255).double()
-
-
-def _round(x: Tensor) -> Tensor:
-    return straight_through((x + 0.5).floor(), x)
 
 
 #: standard deviation of brightness and of a colour difference in a block of a photograph that something is written over
@@ -110,7 +107,9 @@ class JPEG(Operator):
         k = torch.arange(8, dtype=torch.float64)
         basis = torch.cos((2 * k + 1) * k[:, None] * math.pi / 16) / 2
         basis[0] /= math.sqrt(2)
-        self.basis = basis  # DCT-II of eight samples, a row per frequency
+        # DCT-II of eight samples, a row per frequency; of a block, its pixels row by row
+        basis = torch.kron(basis, basis)
+        self.coders = [Blocks(basis, table.flatten()) for table in (self.luminance, self.chrominance)]
         self.to_ycbcr = torch.tensor(TO_YCBCR, dtype=torch.float64)
         self.to_rgb = torch.tensor(TO_RGB, dtype=torch.float64)
         self.centre = torch.tensor([0.0, 128.0, 128.0], dtype=torch.float64)[:, None, None]
@@ -119,41 +118,34 @@ class JPEG(Operator):
         if image_shape[0] not in (1, 3):
             raise Refusal(f"JPEG needs one or three colours, not {image_shape[0]}; give red, green and blue.")
 
-    def _code(self, plane: Tensor, table: Tensor) -> Tensor:
-        """One plane, `B C H W` in [0, 255], through its blocks; incomplete ones go on with the last row and column."""
-        h, w = plane.shape[-2:]
-        plane = pad(plane, (0, -w % 8, 0, -h % 8), mode="replicate")
-        basis, table = self.basis.to(plane), table.to(plane)
-        blocks = rearrange(plane - 128, "b c (h i) (w j) -> b c h w i j", i=8, j=8)
-        levels = _round(basis @ blocks @ basis.mT / table)
-        blocks = basis.mT @ (levels * table) @ basis
-        plane = rearrange(blocks, "b c h w i j -> b c (h i) (w j)")[..., :h, :w]
-        return _round(plane + 128).clamp(0, 255)
-
     def _laid(self, x: Tensor) -> Tensor:
         """The picture as the file has it; what was cut off goes on as the first row and column."""
         transposed, flipped = ORIENTATIONS[self.orientation]
-        x = x.flip(flipped)
+        x = x.flip(flipped) if flipped else x
         x = x.mT if transposed else x
-        return pad(x, (self.offset[0], 0, self.offset[1], 0), mode="replicate")
+        return widened(x, (self.offset[0], 0, self.offset[1], 0))
 
     def _shown(self, file: Tensor) -> Tensor:
         """The inverse of `_laid`."""
         transposed, flipped = ORIENTATIONS[self.orientation]
-        x = file[..., self.offset[1] :, self.offset[0] :]
-        return (x.mT if transposed else x).flip(flipped)
+        x = file[..., self.offset[1] :, self.offset[0] :] if any(self.offset) else file
+        x = x.mT if transposed else x
+        return x.flip(flipped) if flipped else x
 
     def forward(self, x: Tensor) -> Tensor:
-        pixels = _round(255 * self._laid(wide(x)).clamp(0, 1))
+        x, kind = self._laid(wide(x)), x.dtype
+        exact = 255 * cut(x, x, 0, 1)
+        pixels = straight_through((exact + 0.5).floor(), exact)
+        luminance, chrominance = self.coders
         if x.shape[1] == 1:
-            return self._shown(self._code(pixels, self.luminance) / 255).to(x.dtype)
+            return self._shown(luminance(pixels) / 255).to(kind)
         centre = self.centre.to(pixels)
-        ycc = _round(torch.einsum("ij,bjhw->bihw", self.to_ycbcr.to(pixels), pixels) + centre).clamp(0, 255)
-        luma, chroma = self._code(ycc[:, :1], self.luminance), ycc[:, 1:]
-        chroma = enlarge(self._code(reduce(chroma, self.ratio), self.chrominance), self.ratio)
-        ycc = torch.cat([luma, chroma[..., : luma.shape[2], : luma.shape[3]]], 1) - centre
-        rgb = _round(torch.einsum("ij,bjhw->bihw", self.to_rgb.to(pixels), ycc)).clamp(0, 255)
-        return self._shown(rgb / 255).to(x.dtype)
+        exact = mixed(self.to_ycbcr, pixels)
+        luma, chroma = cut((exact + (centre + 0.5)).floor(), exact, 0, 255).split([1, 2], 1)
+        luma = luminance(luma)
+        chroma = enlarge(chrominance(reduce(chroma, self.ratio)), self.ratio)
+        exact = mixed(self.to_rgb, torch.cat([luma, whole(chroma, luma)], 1) - centre)
+        return self._shown(cut((exact + 0.5).floor(), exact, 0, 255) / 255).to(kind)
 
     def reach(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
         """The rest of a block that holds hidden pixels is what it was, but for `rounding`, which A(x), not knowing what
@@ -196,29 +188,94 @@ def _whole(mask: Tensor, size: tuple[int, int]) -> Tensor:
     return blocks[..., : mask.shape[-2], : mask.shape[-1]]
 
 
+class Blocks:
+    """Planes in [0, 255], `B C H W`, through their blocks of 8 x 8; incomplete ones go on with the last row and column.
+
+    The gradient passes straight through, but not where a pixel is cut off.
+
+    Args:
+        basis: the transform of a block, `64 64`, orthonormal.
+        table: the steps of the 64 coefficients.
+    """
+
+    def __init__(self, basis: Tensor, table: Tensor):
+        self.encode, self.decode = (basis / table[:, None]).T, basis * table[:, None]
+        self.offset = 0.5 - 128 * self.encode.sum(0)  # to round what lies around 0
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Blocks:
+        return moved(self, device, dtype)
+
+    def __call__(self, plane: Tensor) -> Tensor:
+        return cut(self._through(plane.detach()), plane, 0, 255)
+
+    def _through(self, plane: Tensor) -> Tensor:
+        full = widened(plane, (0, -plane.shape[-1] % 8, 0, -plane.shape[-2] % 8))
+        h, w = (n // 8 for n in full.shape[-2:])
+        blocks = rearrange(full, "b c (h i) (w j) -> (b c h w) (i j)", i=8, j=8)
+        levels = torch.addmm(self.offset.to(plane), blocks, self.encode.to(plane)).floor_()
+        blocks = (levels @ self.decode.to(plane)).add_(128.5).floor_()
+        return whole(rearrange(blocks, "(b c h w) (i j) -> b c (h i) (w j)", c=plane.shape[1], h=h, w=w, i=8), plane)
+
+
+def mixed(matrix: Tensor, planes: Tensor) -> Tensor:
+    """matrix times the colours of each pixel, `B C H W`."""
+    return (matrix.to(planes) @ planes.flatten(2)).unflatten(2, planes.shape[2:])
+
+
+def widened(plane: Tensor, border: tuple[int, int, int, int]) -> Tensor:
+    """With the first and last column and row repeated: so often left, right, above and below."""
+    return pad(plane, border, mode="replicate") if any(border) else plane
+
+
+def whole(plane: Tensor, like: Tensor) -> Tensor:
+    """Without what was added below and at the right."""
+    return plane if plane.shape[-2:] == like.shape[-2:] else plane[..., : like.shape[-2], : like.shape[-1]]
+
+
+def _dithered(mean: Tensor, even: float, odd: float) -> Tensor:
+    """Rounded down after an offset for the even columns and one for the odd, with the gradient of the mean."""
+    rounded = mean.detach() + even
+    rounded[..., 1::2] += odd - even
+    return straight_through(rounded.floor_(), mean)
+
+
 def reduce(plane: Tensor, ratio: tuple[int, int]) -> Tensor:
     """Means of so many rows and columns, rounded down and up in turn along a row, as libjpeg does; sides that do not
     divide go on by one."""
     if ratio == (1, 1):
         return plane
-    plane = pad(plane, (0, plane.shape[-1] % ratio[1], 0, plane.shape[-2] % ratio[0]), mode="replicate")
-    mean = torch.nn.functional.avg_pool2d(plane, ratio)
-    low, high = (0.25, 0.5) if ratio == (2, 2) else (0.0, 0.5)
-    bias = torch.full_like(mean[..., :1, :], low)
-    bias[..., 1::2] = high
-    return straight_through((mean + bias).floor(), mean)
+    plane = widened(plane, (0, plane.shape[-1] % ratio[1], 0, plane.shape[-2] % ratio[0]))
+    return _dithered(avg_pool2d(plane, ratio), 0.25 if ratio == (2, 2) else 0.0, 0.5)
+
+
+class _Triangle(torch.autograd.Function):
+    """Enlarged by the triangle filter, 3/4 of the nearer sample and 1/4 of the next; the last is its own next.
+
+    The transpose, (1 3 3 1) / 4 of every other sample, is the mean of two thrice over. torch's own adds up in an order
+    that is another each time on a card.
+    """
+
+    @staticmethod
+    def forward(ctx, plane: Tensor, ratio: tuple[int, int]) -> Tensor:
+        ctx.ratio = ratio
+        return interpolate(plane, scale_factor=ratio, mode="bilinear")
+
+    @staticmethod
+    def backward(ctx, v: Tensor) -> tuple[Tensor, None]:
+        (rows, columns) = ratio = ctx.ratio
+        v = pad(v, (columns - 1, columns - 1, rows - 1, rows - 1), mode="replicate")
+        for stride in (1, 1, ratio):
+            v = avg_pool2d(v, ratio, stride)
+        return rows * columns * v, None
+
+    @staticmethod
+    def jvp(ctx, d: Tensor, _) -> Tensor:
+        return interpolate(d, scale_factor=ctx.ratio, mode="bilinear")
 
 
 def enlarge(plane: Tensor, ratio: tuple[int, int]) -> Tensor:
-    """Enlarged by libjpeg's triangle filter: 3/4 of the nearer sample and 1/4 of the next, on each axis."""
+    """Enlarged by libjpeg's triangle filter."""
     if ratio == (1, 1):
         return plane
-    for dim in (dim for dim, times in zip((-2, -1), ratio, strict=True) if times == 2):
-        n = plane.shape[dim]
-        before = torch.cat([plane.narrow(dim, 0, 1), plane.narrow(dim, 0, n - 1)], dim)
-        after = torch.cat([plane.narrow(dim, 1, n - 1), plane.narrow(dim, n - 1, 1)], dim)
-        plane = torch.stack([0.75 * plane + 0.25 * before, 0.75 * plane + 0.25 * after], dim).flatten(dim - 1, dim)
     even, odd = (1 / 2, 7 / 16) if ratio == (2, 2) else (1 / 4, 1 / 2)
-    bias = torch.full_like(plane[..., :1, :], even)
-    bias[..., 1::2] = odd
-    return straight_through((plane + bias).floor(), plane)
+    return _dithered(_Triangle.apply(plane, ratio), even, odd)

@@ -70,10 +70,34 @@ class Gamma(Operator):
         return y.clamp_min(self.DARKEST**self.gamma).clamp_max(1) ** (1 / self.gamma)
 
 
+class _Through(torch.autograd.Function):
+    """Values with the gradient of others, where `open`."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor, x: Tensor, open: Tensor | None) -> Tensor:
+        ctx.open = open
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx, v: Tensor) -> tuple[None, Tensor, None]:
+        return None, v if ctx.open is None else v * ctx.open, None
+
+    @staticmethod
+    def jvp(ctx, _, dx: Tensor, __) -> Tensor:
+        return dx.clone() if ctx.open is None else dx * ctx.open
+
+
 def straight_through(rounded: Tensor, x: Tensor) -> Tensor:
     """The value of `rounded` with the gradient of x (Bengio, Leonard and Courville 2013,
     https://arxiv.org/abs/1308.3432): rounding has slope 0 almost everywhere, which says nothing."""
-    return x + (rounded - x).detach()
+    return _Through.apply(rounded.detach(), x, None)
+
+
+def cut(rounded: Tensor, x: Tensor, lowest: float, highest: float) -> Tensor:
+    """`rounded`, cut to a range, with the gradient of x where nothing was cut off."""
+    rounded = rounded.detach()
+    inside = rounded.clamp(lowest, highest)
+    return _Through.apply(inside, x, inside == rounded)
 
 
 class Quantisation(Operator):
@@ -130,6 +154,8 @@ class Palette(Operator):
     """
 
     label = "Palette"
+    #: distances that are held at once
+    MOST = 1 << 20
 
     def __init__(self, colours: Tensor):
         self.colours = colours
@@ -152,9 +178,11 @@ class Palette(Operator):
     def nearest(self, x: Tensor) -> Tensor:
         """Which colour is nearest to each pixel, `B H W`."""
         colours = self.colours.to(x)
-        # norm(x - p)^2 without norm(x)^2, which is the same for all p; some rows at a time, to save memory
-        squares = colours.square().sum(1)
-        return torch.cat([(squares - 2 * band @ colours.mT).argmin(-1) for band in x.movedim(1, -1).split(32, 1)], 1)
+        # norm(x - p)^2 without norm(x)^2, which is the same for all p; some pixels at a time, to save memory
+        squares, pixels = colours.square().sum(1), x.movedim(1, -1).flatten(0, 2)
+        bands = pixels.split(max(self.MOST // len(colours), 1))
+        found = [torch.addmm(squares, band, colours.mT, alpha=-2).argmin(1) for band in bands]
+        return torch.cat(found).view(len(x), *x.shape[2:])
 
     def forward(self, x: Tensor) -> Tensor:
         return straight_through(self.colours.to(x)[self.nearest(x)].movedim(-1, 1), x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -74,8 +74,9 @@ class Stack(Operator):
     def forward(self, x: Tensor) -> Tensor:
         return self.join([part.forward(x) for part in self.parts])
 
-    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
-        return sum(part.vjp(x, piece) for part, piece in zip(self.parts, self.split(v), strict=True))
+    def linearise(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        seen, pulls = zip(*(part.linearise(x) for part in self.parts), strict=True)
+        return self.join(seen), lambda v: sum(pull(piece) for pull, piece in zip(pulls, self.split(v), strict=True))
 
 
 class LinearStack(LinearOperator, Stack):

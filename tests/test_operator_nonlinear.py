@@ -11,10 +11,11 @@ import scipy.linalg
 import scipy.ndimage
 import scipy.signal
 import torch
+import torch.autograd.forward_ad as forward_ad
 from PIL import Image
 from test_operator_references import noise_picture, photo
 
-from posterior.operators.jpeg import CHROMINANCE, JPEG, LUMINANCE, quantisation_table
+from posterior.operators.jpeg import CHROMINANCE, JPEG, LUMINANCE, enlarge, quantisation_table
 from posterior.operators.pointwise import Palette, Quantisation, Saturation
 
 F64 = torch.float64
@@ -77,6 +78,27 @@ def test_jpeg_gradient_is_that_of_its_linear_chain() -> None:
     expected = np.einsum("ij,jhw->ihw", np.linalg.inv(to_ycc), ycc)
     slope = (JPEG(30).vjp(x, v) * torch.from_numpy(d)).sum().item()
     assert slope == pytest.approx((expected * v[0].numpy()).sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize("ratio", [(2, 2), (1, 2)])
+def test_the_triangle_filter_has_the_gradient_of_torch(ratio: tuple[int, int]) -> None:
+    x, v = noise_picture(1, 2, 3, 5).requires_grad_(), noise_picture(1, 2, 3 * ratio[0], 10, seed=1)
+    expected = torch.nn.functional.interpolate(x, scale_factor=ratio, mode="bilinear")
+    (gradient,) = torch.autograd.grad(expected, x, v)
+    rounded = enlarge(255 * x, ratio)
+    assert (rounded / 255 - expected).abs().max() <= 1.01 / 255
+    torch.testing.assert_close(torch.autograd.grad(rounded, x, v)[0] / 255, gradient)
+
+
+@pytest.mark.parametrize("subsampling", JPEG.SUBSAMPLINGS)
+def test_jpeg_directional_derivatives_are_the_gradient(subsampling: str) -> None:
+    """Forward and backward mode, where some pixels are cut off."""
+    x, d, v = (noise_picture(1, 3, 19, 22, seed=seed) for seed in range(3))
+    x = 1.4 * x - 0.2
+    operator = JPEG(30, subsampling, offset=(3, 5), orientation=6)
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(operator(forward_ad.make_dual(x, d))).tangent
+    torch.testing.assert_close((tangent * v).sum(), (operator.vjp(x, v) * d).sum())
 
 
 def test_jpeg_gradient_predicts_large_changes() -> None:
