@@ -26,12 +26,12 @@ def has_complex(device: torch.device) -> bool:
     return device.type != "privateuseone"
 
 
-def require_complex(device: torch.device, label: str) -> None:
-    """Refuses what needs complex numbers where there are none."""
+def require_complex(device: torch.device, label: str, remedy: str = "") -> None:
+    """Refuses what needs complex numbers where there are none. remedy: what else could be chosen, ", or ..."."""
     if not has_complex(device):
         raise Refusal(
-            f"{label} needs complex numbers, which this device (DirectML) does not know; start ComfyUI with --cpu, or "
-            "choose a symmetric blur with the border reflect."
+            f"{label} needs complex numbers, which this device (DirectML) does not know; start ComfyUI with --cpu"
+            f"{remedy}."
         )
 
 

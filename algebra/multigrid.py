@@ -119,7 +119,7 @@ class Multigrid:
             means.append(F.avg_pool2d(means[-1], 2, ceil_mode=True) * weight)
         c = means[-1] + self._coarsest(self._residual(framed(means[-1]), -1))
         for k in reversed(range(len(grids.weights))):
-            checkpoint(0.0)
+            checkpoint()
             c = framed(torch.where(grids.keep[k], means[k], enlarged(c, means[k])))
             for weight in FIRST:
                 within(c).addcmul_(self.rate[k], self._residual(c, k), value=weight)
@@ -140,7 +140,7 @@ class Multigrid:
 
     def improved(self, c: Tensor) -> Tensor:
         """One step of gradient descent in the V-cycle's metric with the best length, for each sample."""
-        checkpoint(0.0)
+        checkpoint()
         r = self.pull(c)
         e = self.cycle(r)
         gain, curvature = ((e * v).flatten(1).sum(1) for v in (r, self.stiffness(e)))

@@ -30,6 +30,7 @@ from .autograd.memory_plan import is_out_of_memory
 from .models.pixel_model import require_prompt
 from .record import RunRecord
 from .spaces.space import ModelSpace, schedule_of, space_of
+from .spaces.vae import require_sound
 from .watch import interruptible
 
 Value = TypeVar("Value")
@@ -171,9 +172,12 @@ class GuidedRun:
             logging.info("posterior: the gradient pass is made again, %s", plan)
 
     def require_finite(self, x0: Tensor, t: Level, prior: HostPrior) -> None:
-        """Stops a run that has gone astray, and says where it did."""
-        if torch.isfinite(x0).all():
+        """Stops a run that has gone astray, and says where it did. The device is waited for once."""
+        sound = self.space.sound()
+        if torch.stack([torch.isfinite(x0).all(), *sound]).all():
             return
+        for each in sound:
+            require_sound(each)
         source = "the guidance" if torch.isfinite(prior.x0).all() else "the model's own prediction"
         raise FloatingPointError(
             f"Sampling stopped at sigma {t.sigma * self.space.scale:.4g}: {source} is not a finite number; "

@@ -27,9 +27,9 @@ class Progress:
     def __init__(self):
         self._bar, self._due = None, time.monotonic() + PATIENCE
 
-    def __call__(self, done: float) -> None:
+    def __call__(self, done: float | None) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        if time.monotonic() >= self._due:
+        if done is not None and time.monotonic() >= self._due:
             self._bar = self._bar or comfy.utils.ProgressBar(1000)
             self._bar.update_absolute(int(1000 * done), 1000)
             self._due = time.monotonic() + PACE

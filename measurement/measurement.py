@@ -21,6 +21,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ..algebra.checkpoint import checkpoint
 from ..algebra.devices import precise
 from ..algebra.moved import moved
 from ..algebra.refusal import Refusal
@@ -81,6 +82,7 @@ class Measurement:
         require_batch(operator, len(image))
         clean = operator.forward(image.expand(max(len(image), operator.batch), *image.shape[1:]))
         noise.check(tuple(clean.shape))
+        checkpoint()
         spread = operator.spread(clean)
         total = noise if spread is None else noise.widened(spread)
         return cls._of(operator, total.sample(clean, seed), noise)

@@ -23,6 +23,8 @@ from .crop import Crop
 from .spectral import SpectralOperator
 
 BOUNDARIES = ("reflect", "circular", "valid")
+#: what needs no complex numbers, see `require_complex`
+SYMMETRIC = ", or choose a symmetric blur with the border reflect"
 
 
 def require_fit(h: int, w: int, image_shape: tuple[int, int, int]) -> None:
@@ -101,11 +103,11 @@ class CircularConvolution(Convolution):
     """y = k * x with periodic borders; T is the orthonormal discrete Fourier transform of a real picture."""
 
     def _diagonalise(self, kernel: Tensor) -> Tensor:
-        require_complex(kernel.device, self.label)
+        require_complex(kernel.device, self.label, SYMMETRIC)
         return torch.fft.rfft2(kernel)
 
     def to_spectrum(self, x: Tensor) -> Tensor:
-        require_complex(x.device, self.label)
+        require_complex(x.device, self.label, SYMMETRIC)
         return torch.fft.rfft2(wide(x), norm="ortho")
 
     def from_spectrum(self, c: Tensor, image_shape: tuple[int, int, int]) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..algebra.cache import Cache
+from ..algebra.devices import require_complex
 from ..algebra.refusal import Refusal
 from ..algebra.transforms import wide
 from ..algebra.views import log_picture
@@ -52,6 +53,7 @@ class PhaseRetrieval(Operator):
         return log_picture(torch.fft.fftshift(y, (-2, -1)))
 
     def forward(self, x: Tensor) -> Tensor:
+        require_complex(x.device, self.label)
         more = [self._padded(n) - n for n in (x.shape[-1], x.shape[-2])]
         border = [part for extra in more for part in (extra // 2, extra - extra // 2)]
         return torch.fft.fft2(pad(wide(x), border), norm="ortho").abs().to(x.dtype)
@@ -101,4 +103,5 @@ class CodedDiffraction(Operator):
         return self._cache.get((h, w, kind, x.device), make)
 
     def forward(self, x: Tensor) -> Tensor:
+        require_complex(x.device, self.label)
         return torch.fft.fft2(self._codes(x) * wide(x)[:, :, None], norm="ortho").abs().to(x.dtype)

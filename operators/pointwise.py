@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..algebra.cache import Cache
+from ..algebra.checkpoint import checkpoint
 from ..algebra.refusal import Refusal
 from .base import Operator
 
@@ -181,7 +182,10 @@ class Palette(Operator):
         # norm(x - p)^2 without norm(x)^2, which is the same for all p; some pixels at a time, to save memory
         squares, pixels = colours.square().sum(1), x.movedim(1, -1).flatten(0, 2)
         bands = pixels.split(max(self.MOST // len(colours), 1))
-        found = [torch.addmm(squares, band, colours.mT, alpha=-2).argmin(1) for band in bands]
+        found = []
+        for band in bands:
+            checkpoint()
+            found.append(torch.addmm(squares, band, colours.mT, alpha=-2).argmin(1))
         return torch.cat(found).view(len(x), *x.shape[2:])
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,10 +8,13 @@ Each w_i is a bilinear bump around its node: light that starts at a pixel is spr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from ..algebra.cache import Cache
+from ..algebra.checkpoint import checkpoint
 from ..algebra.refusal import Refusal
 from .base import LinearOperator
 from .convolution import CircularConvolution
@@ -54,14 +57,19 @@ class VaryingBlur(LinearOperator):
 
         return self._cache.get((*x.shape[-2:], x.dtype, x.device), make)
 
+    def _parts(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """w_i and the transform of k_i. Kernel by kernel: a few planes at a time stay in the processor's cache."""
+        for part in zip(self._weights(x), self._blur.transfer(x)[0], strict=True):
+            checkpoint()
+            yield part
+
     def forward(self, x: Tensor) -> Tensor:
-        # kernel by kernel: a few planes at a time stay in the processor's cache
-        parts = zip(self._weights(x), self._blur.transfer(x)[0], strict=True)
+        parts = self._parts(x)
         spectrum = sum(transfer * self._blur.to_spectrum(weight * x) for weight, transfer in parts)
         return self._blur.from_spectrum(spectrum, tuple(x.shape[1:])).to(x.dtype)
 
     def adjoint(self, y: Tensor) -> Tensor:
         spectrum, shape = self._blur.to_spectrum(y), tuple(y.shape[1:])
-        parts = zip(self._weights(y), self._blur.transfer(y)[0], strict=True)
+        parts = self._parts(y)
         x = sum(weight * self._blur.from_spectrum(transfer.conj() * spectrum, shape) for weight, transfer in parts)
         return x.to(y.dtype)

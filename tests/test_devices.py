@@ -29,6 +29,7 @@ from posterior.operators import base, kernels
 from posterior.operators.convolution import CircularConvolution, convolution
 from posterior.operators.identity import Identity
 from posterior.operators.inpainting import Inpainting
+from posterior.operators.phase_retrieval import CodedDiffraction, PhaseRetrieval
 from posterior.operators.spectral import SpectralOperator
 from posterior.samplers.annealed import AnnealedRestoration
 from posterior.samplers.daps import DAPS
@@ -239,6 +240,26 @@ def test_blurs_without_complex_numbers(no_complex):
     convolution(kernels.gaussian(1.0), "reflect").forward(x)
     with pytest.raises(Refusal, match="complex numbers"):
         convolution(kernels.motion(5, 30), "reflect").forward(x)
+
+
+@pytest.mark.parametrize("operator", [PhaseRetrieval(), CodedDiffraction()])
+def test_phases_without_complex_numbers(operator, no_complex):
+    with pytest.raises(Refusal, match=r"complex numbers, which this device \(DirectML\) does not know; .* --cpu\.$"):
+        operator.forward(torch.rand(1, 3, 8, 8))
+
+
+def test_a_vae_is_judged_without_a_wait(host, tmp_path):
+    """Case B7: at each step's report the device is waited for anyway."""
+    codec = autoencoder(vae_of(load_taesd(tmp_path / "taesd.safetensors"), narrow_kl()))
+    codec.decode(torch.rand(1, 4, 8, 8))
+    assert codec.sound
+    codec.decode(torch.full((1, 4, 8, 8), torch.nan))
+    assert codec.sound  # that was not the VAE
+    for weight in codec._vae.first_stage_model.parameters():
+        weight.data.fill_(torch.nan)
+    codec.decode(torch.rand(1, 4, 8, 8))
+    codec.decode(torch.full((1, 4, 8, 8), torch.nan))
+    assert not codec.sound
 
 
 def test_a_vae_on_the_processor(host, tmp_path):

@@ -11,11 +11,14 @@ import torch
 from guided_host import apply_guidance, gaussian_model, guide, measured
 from test_host_server import Graph, complete
 
+from posterior.algebra.checkpoint import watched
 from posterior.guidance.diffpir import DiffPIR
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
 from posterior.operators import kernels
 from posterior.operators.convolution import convolution
+from posterior.operators.pointwise import Palette
+from posterior.operators.varying_blur import VaryingBlur
 
 
 @pytest.fixture
@@ -79,6 +82,18 @@ def test_a_step_in_the_host_s_own_sampler_stops(host, cancelled):
     with pytest.raises(management.InterruptProcessingException):
         host.sample(guided, "euler", torch.tensor([5.0, 1.0, 0.0]), latent)
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize("operator", [Palette(torch.rand(16, 3)), VaryingBlur(torch.rand(9, 1, 3, 3), 3)])
+def test_an_operator_in_parts_stops(operator, monkeypatch):
+    """And tells no share of its own, so that the bar of the loop that it is a part of does not jump."""
+    monkeypatch.setattr(Palette, "MOST", 64)
+    told = []
+    with watched(told.append):
+        operator.forward(torch.rand(1, 3, 8, 8))
+    assert len(told) > 8 and set(told) == {None}
+    with pytest.raises(ZeroDivisionError), watched(lambda done: 1 / 0):
+        operator.forward(torch.rand(1, 3, 8, 8))
 
 
 def test_progress_and_cancel_over_http(server):

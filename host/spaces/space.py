@@ -57,6 +57,10 @@ class ModelSpace:
         """
         return block
 
+    def sound(self) -> list[Tensor]:
+        """Whether each way to the picture has given numbers so far, bools on the device."""
+        return []
+
     def patchers(self) -> list:
         """What is loaded and differentiated through besides the model, as the host's patchers."""
         return []
@@ -117,6 +121,9 @@ class LatentSpace(ModelSpace):
     def save(self, plan: MemoryPlan) -> None:
         for codec in self._codecs:
             codec.plan = plan
+
+    def sound(self) -> list[Tensor]:
+        return [codec.sound for codec in self._codecs if codec.sound is not True]
 
     def patchers(self) -> list:
         return [self._vae.patcher]

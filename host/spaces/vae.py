@@ -74,12 +74,22 @@ def padded(image: Tensor, height: int, width: int) -> Tensor:
 _STATIC: WeakKeyDictionary = WeakKeyDictionary()
 
 
-def require_numbers(made: Tensor, given: Tensor, what: str = "decodes") -> None:
-    """Refuses what a VAE made of numbers that were all right."""
-    if not torch.isfinite(made).all() and torch.isfinite(given).all():
+def is_sound(made: Tensor, given: Tensor) -> Tensor:
+    """Whether numbers that were all right became numbers; one bool, which nobody has waited for yet."""
+    return torch.isfinite(made).all() | ~torch.isfinite(given).all()
+
+
+def require_sound(sound: Tensor, what: str = "decodes") -> None:
+    """Refuses a VAE that is not sound, see `is_sound`."""
+    if not sound:
         raise Refusal(
             f"The VAE {what} to NaN or infinite values; run it at full precision (--fp32-vae), or connect another one."
         )
+
+
+def require_numbers(made: Tensor, given: Tensor, what: str = "decodes") -> None:
+    """Refuses what a VAE made of numbers that were all right."""
+    require_sound(is_sound(made, given), what)
 
 
 def static_vae(vae):
@@ -118,6 +128,8 @@ class Autoencoder:
     def __init__(self, vae, latent_format, picture: tuple[int, int], latent: tuple[int, int], plan: MemoryPlan):
         self._vae, self._format, self._ratio = vae, latent_format, picture_ratio(vae)
         self._picture, self._latent, self.plan = picture, latent, plan
+        #: whether all pictures so far were numbers; asked for when a device is waited for anyway
+        self.sound: Tensor | bool = True
         # most VAEs give [-1, 1]; those that give pictures as they are leave 0 where it is
         self._signed = float(vae.process_output(torch.zeros(1, 1, 1, 1)).mean()) != 0.0
 
@@ -125,8 +137,8 @@ class Autoencoder:
         """The picture of a latent in model space, `B C H W`, not cut to [0, 1]."""
         latent = self._format.process_out(z).to(self._vae.device, self._vae.vae_dtype)
         image = torch.cat([self._decode(sample) for sample in self._pieces(latent)])
-        require_numbers(image, z)
         image = image[..., : self._picture[0], : self._picture[1]].to(z)
+        self.sound = self.sound & is_sound(image, z)
         return (image + 1) / 2 if self._signed else image
 
     def encode(self, x: Tensor) -> Tensor:
