@@ -24,6 +24,7 @@ from . import (  # noqa: E402
     priors,
     priors_analytic,
     samplers,
+    samplers_blind,
     samplers_mcmc,
     samplers_particles,
     samplers_variational,
@@ -35,6 +36,6 @@ class PosteriorExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         guides = (guidance_tools, guidance, guidance_linear, guidance_latent)
         seen = (operators, measurement, examples, finish)
-        walks = (samplers, trajectories, samplers_mcmc, samplers_particles, samplers_variational)
+        walks = (samplers, trajectories, samplers_mcmc, samplers_particles, samplers_variational, samplers_blind)
         families = (*seen, *guides, *walks, priors, priors_analytic, inspect, answers, compare)
         return [watched_node(node) for family in families for node in family.NODES]

@@ -35,6 +35,8 @@ ALIASES = {
     "PosteriorGamma": "brightness, contrast, dark photo",
     "PosteriorScale": "dark photo, underexposed, brightness, faded",
     "PosteriorLevels": "faded photo, fading, exposure, colour cast, color cast, brightness, contrast, levels",
+    "PosteriorBlindSampler": "blind deconvolution, unknown blur, deblur, estimate kernel, camera shake, GibbsDDRM, BlindDPS",
+    "PosteriorFoundDamage": "blur kernel, point spread function, estimate blur, parameters",
     "PosteriorMeasurementFit": "check result, quality, residual, evaluate",
     "PosteriorHowLikely": "log-likelihood, bits per dimension, ELBO, probability, compare pictures, score prior",
     "PosteriorApplyGuidance": "patch model, ksampler, guide",

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from posterior.diffusion.schedule import AXES
+from posterior.operators.families import Exposure
 from posterior.samplers.annealed import AnnealedRestoration
 from posterior.samplers.base import Sampler
+from posterior.samplers.blind import Blind
+from posterior.samplers.blind_gibbs import BlindSplitGibbs
+from posterior.samplers.blind_red_diff import BlindREDDiff
 from posterior.samplers.cm4ir import CM4IR
 from posterior.samplers.daps import DAPS
 from posterior.samplers.dcps import DCPS
@@ -23,6 +27,7 @@ from posterior.samplers.pmc import PMC
 from posterior.samplers.red_diff import REDDiff
 from posterior.samplers.score_prior import ScorePrior
 from posterior.samplers.split_gibbs import SplitGibbs
+from posterior.samplers.unknown import Unknown
 from posterior.samplers.variational import VariationalGaussian
 
 
@@ -43,6 +48,8 @@ class Row:
     def __str__(self) -> str:
         return self.name
 
+
+GAIN = Exposure(offset=False)
 
 SAMPLERS = [
     Row("ddim", GuidedDDIM()),
@@ -67,5 +74,8 @@ SAMPLERS = [
     Row("noise space on its shell", NoiseSpace(60, 0.1, 0.01, 0.05), measured=True),
     Row("cm4ir", CM4IR(), measured=True),
     Row("score prior", ScorePrior(60, 4, 0.01, 2), measured=True),
+    Row("blind ddim", Blind(Unknown(GAIN, noise=True)), measured=True),
+    Row("blind split gibbs", BlindSplitGibbs(Unknown(GAIN, update="draw", spread=0.1), 3, 2), measured=True),
+    Row("blind red-diff", BlindREDDiff(Unknown(GAIN), 0.25, 0.3), measured=True),
     Row("measured noise", MeasuredNoise(0.3, 0.3)),
 ]

@@ -10,6 +10,7 @@ from guided_host import SIZE, gaussian_model, guide, measured, misfit
 from posterior.guidance.ddnm import DDNM
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
+from posterior.operators.identity import Identity
 from posterior.operators.inpainting import Inpainting
 
 
@@ -61,6 +62,7 @@ def test_our_samplers_keep_what_was_measured(host, gaussian, node, inputs):
     assert seen == sorted(seen) and {total for _, total in seen} == {6} and seen[-1][0] == 6
 
 
+FADED = {"unknown": "nothing", "size": 5, "noise": "found"}
 MEASURED = [
     ("PosteriorSplitGibbs", {"inner": 4, "hold": 4, "kernel": "HMC", "gradients": 20}),
     ("PosteriorDAPS", {"inner": 3, "kernel": "MALA", "gradients": 20}),
@@ -73,6 +75,10 @@ MEASURED = [
     ("PosteriorNoiseSpace", {"preset": "FMPlug", "iterations": 1}),
     ("PosteriorScorePrior", {"iterations": 20, "batch": 4}),
     ("PosteriorCM4IR", {}),
+    ("PosteriorBlindSampler", {**FADED, "method": "DiffPIR", "update": "solve", "path": "sample", "since": 0.3}),
+    ("PosteriorBlindSampler", {**FADED, "method": "DPS", "update": "draw", "path": "restoration", "since": 0.0}),
+    ("PosteriorBlindSplitGibbs", {**FADED, "inner": 3, "hold": 2}),
+    ("PosteriorBlindREDDiff", {"unknown": "nothing", "size": 5, "rate": 0.3}),
 ]
 
 
@@ -93,6 +99,22 @@ def test_samplers_that_take_the_measurement_themselves(host, gaussian, node, inp
     if node == "PosteriorNoiseSpace":
         image = host.call("PosteriorConvergencePlot", record=record, latent=host.latent(1, 3, 8, 8), width=256)
         assert image.std() > 0
+
+
+def test_a_blur_and_levels_are_found_inside_the_host(host, gaussian):
+    """What was found leaves by the record: as a picture that the kernel's own node takes, and in words."""
+    x = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    measurement = Measurement.observe(Identity(), 0.3 + 0.5 * x, GaussianNoise(0.01))
+    sigmas = host.call("BasicScheduler", model=gaussian, scheduler="karras", steps=6, denoise=1.0)
+    how = {"size": 3, "noise": "as given", "method": "DiffPIR", "update": "solve", "path": "sample", "since": 0.3}
+    for unknown, said in (("any blur", "any shape"), ("levels of each colour", "offset blue")):
+        sampler, record = host.call("PosteriorBlindSampler", measurement=measurement, unknown=unknown, **how)
+        samples, _ = host.sample(gaussian, sampler, sigmas, host.latent(2, 3, SIZE, SIZE))
+        kernel, report = host.call("PosteriorFoundDamage", record=record, latent={"samples": samples})
+        assert samples.isfinite().all() and said in report and kernel.shape == (2, 3, 3, 3) and kernel.max() == 1
+        host.call("PosteriorKernelBlur", kernel=kernel[:1], boundary="reflect")
+    with pytest.raises(Exception, match="choose the method DPS"):
+        host.call("PosteriorBlindSampler", measurement=measurement, unknown="gamma", **how)
 
 
 def test_they_see_a_latent_model_through_its_vae(host, sd15, vae):
