@@ -7,9 +7,9 @@ The posterior is split by a copy z of the picture, tied to it by a Gaussian of w
     z ~ p(y given z) exp(-norm(x - z)^2 / (2 rho^2))          exactly, or by a chain: see `likelihood_chain`
 
 As rho falls the chain's law tends to the posterior itself; the levels of the run are the values of rho. A chain for z
-starts from x + (rho' / rho) (z - x): where rho stays that is z, so that an exact kernel leaves the law of both alone.
-(The published code starts it at x, which takes the noise away from what was not measured.) The paper's prior step has
-100 steps of Euler; ours few of an exponential integrator.
+starts from x while rho falls, as in the published code, so that it does not stay where the prior does not follow (the
+negative of a picture in phase retrieval). Where rho is held it goes on from z: an exact kernel then leaves the law of x
+and z alone. The paper's prior step has 100 steps of Euler; ours few of an exponential integrator.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class SplitGibbs(Sampler):
             run.report(i * run.steps // len(levels), x, x0, t)
             if i + 1 < len(levels):
                 s = levels[i + 1]
-                start = x0 + s.sigma_bar / t.sigma_bar * (x * t.inverse_alpha - x0)
+                start = x * t.inverse_alpha if s == t else x0
                 x = s.alpha * likelihood(x0, s.sigma_bar, start)
         likelihood.note(run.record)
         return x0
