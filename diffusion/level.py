@@ -29,6 +29,12 @@ class Level(NamedTuple):
         return self.sigma / max(self.alpha, 1e-6)
 
     @property
+    def flow_time(self) -> float:
+        """sigma / (alpha + sigma) in the model's unit: 1 for pure noise, 0 for pictures; a flow model's own sigma."""
+        noise = self.scale * self.sigma
+        return noise / (self.alpha + noise)
+
+    @property
     def inverse_alpha(self) -> float:
         """1 / alpha, and 0 for states without a picture, which say nothing about x_0 (the start of a flow model)."""
         return 1 / self.alpha if self.alpha >= 1e-4 else 0.0

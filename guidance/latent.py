@@ -45,7 +45,7 @@ class OnPictures(Guidance):
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         image = self.codec.decode(x0)
-        t, s = _of_pictures(state.t), state.s and _of_pictures(state.s)
+        t, s = level_of_pictures(state.t), state.s and level_of_pictures(state.s)
         seen = State(t.alpha * image, t, image, s=s, progress=state.progress, index=state.index, draw=state.draw)
         projected = self.block.estimate(seen, image).x0
         return Estimate(x0 + self.codec.encode(projected) - self.codec.encode(image))
@@ -56,7 +56,7 @@ def _on_pictures(block: Guidance, measurement: Measurement) -> Guidance:
     return block.observing(replace(measurement, operator=measurement.operator.operator))
 
 
-def _of_pictures(level: Level) -> Level:
+def level_of_pictures(level: Level) -> Level:
     """A level of latents as one of pictures, whose states are [-1, 1] seen as [0, 1]."""
     return Level(level.alpha, level.sigma / 2, 2.0)
 

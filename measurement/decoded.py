@@ -7,6 +7,7 @@ near a point p it is y ~ A(p) + J (x - p), which methods for linear operators ca
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -60,6 +61,24 @@ class Decoded(Operator):
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Decoded:
         return Decoded(self.operator.to(device, dtype), self.codec)
+
+
+class Pixels:
+    """The codec of a model that works on pictures."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z
+
+    def encode(self, x: Tensor) -> Tensor:
+        return x
+
+
+def of_pictures(measurement: Measurement) -> tuple[Measurement, Codec]:
+    """A measurement of a model's x_0 as one of pictures, and the way between the two."""
+    operator = measurement.operator
+    if isinstance(operator, Decoded):
+        return replace(measurement, operator=operator.operator), operator.codec
+    return measurement, Pixels()
 
 
 class Linearised(LinearOperator):

@@ -16,8 +16,11 @@ from posterior.samplers.daps import DAPS
 from posterior.samplers.dcps import DCPS
 from posterior.samplers.ddim import GuidedDDIM
 from posterior.samplers.dpm import DPMSolver
+from posterior.samplers.flair import FLAIR
+from posterior.samplers.flow_dps import TRIPS, FlowDPS
 from posterior.samplers.heun import Heun
 from posterior.samplers.langevin import AnnealedLangevin, PredictorCorrector
+from posterior.samplers.latino import LATINO
 from posterior.samplers.map_estimate import MAPEstimate
 from posterior.samplers.maruyama import EulerMaruyama
 from posterior.samplers.measured_noise import MeasuredNoise
@@ -77,5 +80,9 @@ SAMPLERS = [
     Row("blind ddim", Blind(Unknown(GAIN, noise=True)), measured=True),
     Row("blind split gibbs", BlindSplitGibbs(Unknown(GAIN, update="draw", spread=0.1), 3, 2), measured=True),
     Row("blind red-diff", BlindREDDiff(Unknown(GAIN), 0.25, 0.3), measured=True),
+    Row("latino", LATINO(), measured=True),
+    Row("flowdps", FlowDPS(), measured=True),
+    Row("trips-t", TRIPS, measured=True),
+    Row("flair", FLAIR(), measured=True),
     Row("measured noise", MeasuredNoise(0.3, 0.3)),
 ]
