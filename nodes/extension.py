@@ -12,6 +12,7 @@ register_folders()  # before the nodes list what is in them
 from . import (  # noqa: E402
     answers,
     compare,
+    diagnose,
     examples,
     finish,
     guidance,
@@ -35,7 +36,7 @@ from . import (  # noqa: E402
 class PosteriorExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         guides = (guidance_tools, guidance, guidance_linear, guidance_latent)
-        seen = (operators, measurement, examples, finish)
+        seen = (operators, measurement, diagnose, examples, finish)
         walks = (samplers, trajectories, samplers_mcmc, samplers_particles, samplers_variational, samplers_blind)
         families = (*seen, *guides, *walks, priors, priors_analytic, inspect, answers, compare)
         return [watched_node(node) for family in families for node in family.NODES]

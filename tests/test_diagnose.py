@@ -1,0 +1,52 @@
+"""What is read off a damaged picture, beside what was done to it."""
+
+from __future__ import annotations
+
+import pytest
+from test_damage import saved, tensor
+from torch import Tensor
+
+from posterior.measurement.jpeg_tables import compression
+from posterior.operators.jpeg import CHROMINANCE, LUMINANCE, quantisation_table
+from posterior.photos import load_photo
+
+#: steps of a camera: no quality of libjpeg's has them
+CAMERA = [[2 + (row + column) ** 2 // 3 for row in range(8) for column in range(8)]] * 2
+
+
+def photo(size: int = 160, name: str = "chelsea") -> Tensor:
+    return load_photo(name, size).movedim(-1, 1)
+
+
+@pytest.mark.parametrize(
+    "quality, subsampling, offset", [(30, "4:2:0", (9, 5)), (75, "4:4:4", (0, 3)), (60, "4:2:2", (12, 1))]
+)
+def test_jpeg_is_read_off_its_pixels(quality: int, subsampling: str, offset: tuple[int, int]):
+    found = compression(tensor(saved(photo(), quality=quality, subsampling=subsampling))[..., offset[1] :, offset[0] :])
+    assert (found.subsampling, found.offset, found.quality, found.standard) == (subsampling, offset, quality, True)
+    for table, base in zip(found.tables, (LUMINANCE, CHROMINANCE), strict=True):
+        assert list(table) == quantisation_table(base, quality).flatten().tolist()
+
+
+def test_the_operator_that_was_found_changes_nothing_more():
+    """decode(encode(y)) = y for the true one: what was rounded once stays, but for the 8-bit rounding in between."""
+    y = tensor(saved(photo(), quality=40, subsampling="4:4:4"))[..., 3:, 5:]
+    operator = compression(y).operator()
+    off = (operator(y) - y)[..., 8:-8, 8:-8]  # whole blocks
+    assert off.square().mean().sqrt() < 0.002
+
+
+def test_tables_of_a_camera_are_read_step_by_step():
+    found = compression(tensor(saved(photo(), qtables=CAMERA, subsampling="4:4:4")))
+    low = [8 * i + j for i in range(3) for j in range(3 - i)]
+    assert not found.standard and [found.tables[0][k] for k in low] == [CAMERA[0][k] for k in low]
+
+
+def test_of_two_compressions_the_stronger_is_found():
+    once = tensor(saved(photo(192), quality=20, subsampling="4:4:4"))
+    assert compression(tensor(saved(once, quality=92, subsampling="4:4:4"))).quality == 20
+
+
+@pytest.mark.parametrize("name", ["chelsea", "stream"])
+def test_a_photo_that_was_never_compressed_has_no_jpeg(name: str):
+    assert compression(photo(name=name)) is None
