@@ -24,7 +24,7 @@ import latent_preview
 import torch
 from torch import Tensor
 
-from ..guidance.auto import automatic
+from ..guidance.auto import Effort, automatic
 from ..guidance.grey import Grey, in_grey, is_grey
 from ..measurement.blend import keep_measured, shows_pixels
 from ..measurement.measurement import Measurement
@@ -84,13 +84,16 @@ class Path:
         return keep_measured(self.measurement, images.float()) if self.keeps else images
 
 
-def solve(patcher, measurement: Measurement, steps: int, restore: bool, guides: Sequence[Guide] = (), vae=None, **how):
+def solve(
+    patcher, measurement: Measurement, steps: int, restore: bool, guides: Sequence[Guide] = (), vae=None,
+    effort: Effort = "normal", **how,
+) -> tuple[Tensor, Path]:  # fmt: skip
     """The pictures, `B C H W` in [0, 1], and the path that led to them, with the measurement that they are judged by.
 
     Args:
         how: of `Path.run`: batch, positive, negative, cfg, seed.
     """
-    path = choose(patcher, measurement, steps, restore, guides, vae)
+    path = choose(patcher, measurement, steps, restore, guides, vae, effort)
     images = path.run(patcher, vae=vae, **how)
     noise = None if guides or path.kind == "sample" else unexplained(path.measurement, images)
     if noise is None:
@@ -116,14 +119,17 @@ def unexplained(measurement: Measurement, images: Tensor) -> GaussianNoise | Non
 
 
 def choose(
-    patcher, measurement: Measurement, steps: int, restore: bool, guides: Sequence[Guide] = (), vae: Any = None
-) -> Path:
+    patcher, measurement: Measurement, steps: int, restore: bool, guides: Sequence[Guide] = (), vae: Any = None,
+    effort: Effort = "normal",
+) -> Path:  # fmt: skip
     """The best known path for a measurement, or the one that the given guides allow."""
     with torch.inference_mode(False):  # what the run moves and differentiates must be normal tensors
-        return _choose(patcher, measurement, steps, restore, guides, vae)
+        return _choose(patcher, measurement, steps, restore, guides, vae, effort)
 
 
-def _choose(patcher, measurement: Measurement, steps: int, restore: bool, guides: Sequence[Guide], vae: Any) -> Path:
+def _choose(
+    patcher, measurement: Measurement, steps: int, restore: bool, guides: Sequence[Guide], vae: Any, effort: Effort
+) -> Path:
     latent = is_latent_vae(vae)
     if guides:
         words, keeps, grey = ", ".join(guide.block.label for guide in guides), False, False
@@ -132,7 +138,7 @@ def _choose(patcher, measurement: Measurement, steps: int, restore: bool, guides
         keeps, grey = is_mask(measurement) and measurement.clean, is_grey(measurement)
         if restore and not latent and is_only_noise(measurement):
             return posterior_mean(patcher, measurement, grey)
-        block, words = automatic(measurement, steps, latent, restore)
+        block, words = automatic(measurement, steps, latent, restore, effort)
         guides = (Guide(block, vae), *([Guide(Grey(measurement), vae)] if grey and not latent else []))
         if measurement is not given:
             words += f"; the known pixels look cleaner than sigma_y = {given.noise.level:g} and were kept as they are"

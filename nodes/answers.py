@@ -13,6 +13,7 @@ from ..host.solve import Path, choose, posterior_mean_only, sampling_sigmas
 from ..measurement.samples import diversity, interval, perception_distortion, require_several
 from .priors import UNCONDITIONAL
 from .report import fit_in_words, paragraphs, spoken
+from .schema import effort_input
 from .sockets import Guidance, Measurement, picture, planes
 
 CATEGORY = "posterior/inspect"
@@ -40,12 +41,13 @@ def model_inputs() -> list[io.Input]:
         io.Conditioning.Input("negative", optional=True, tooltip="Negative prompt, used when cfg is above 1."),
         io.Sampler.Input("sampler", optional=True, tooltip="A sampler of your choice, guided already; guidance is then not used."),
         io.Sigmas.Input("sigmas", optional=True, tooltip="Its noise levels; without them as many steps as above."),
+        effort_input(),
     ]  # fmt: skip
 
 
 def sampled(
     model, measurement, count, keep, steps, seed, cfg, at_once,
-    guidance=None, vae=None, positive=None, negative=None, sampler=None, sigmas=None,
+    guidance=None, vae=None, positive=None, negative=None, sampler=None, sigmas=None, effort="normal",
 ) -> tuple[Gathered, Path]:  # fmt: skip
     """The samples, and how they were made."""
     if len(measurement.y) > 1:
@@ -53,7 +55,7 @@ def sampled(
     if not positive and needs_prompt(model.model):
         raise Refusal("This model needs a prompt; connect CLIP Text Encode to positive (its text may be empty).")
     if sampler is None:
-        path = choose(model, measurement, steps, False, guidance or (), vae)
+        path = choose(model, measurement, steps, False, guidance or (), vae, effort)
     else:
         levels = sampling_sigmas(model, steps) if sigmas is None else sigmas
         path = Path(measurement, sampler, levels, "noise", "sample", f"samples by a sampler of yours; {len(levels) - 1} steps")

@@ -12,7 +12,7 @@ from ..guidance.general import General
 from ..guidance.timing import SCHEDULES, Timing
 from ..host.spaces.vae import is_latent_vae
 from .report import losses_in_words, paragraphs, rounding_in_words, spoken
-from .schema import GuidanceNode, Setting, chain, guidance_output, guidance_schema
+from .schema import GuidanceNode, Setting, chain, effort_input, guidance_output, guidance_schema
 from .sockets import Guidance
 
 
@@ -26,15 +26,16 @@ class AutoGuidanceNode(io.ComfyNode):
                 "steps", default=30, min=1, max=10000,
                 tooltip="How many steps your sampler will take: set it to the same number. Start with 30.",
             ),
+            later=[effort_input()],
         )  # fmt: skip
         chosen.outputs.append(io.String.Output("report", display_name="report", tooltip="What was picked, and why."))
         chosen.is_output_node = True  # which says what it picked even when nothing has changed
         return chosen
 
     @classmethod
-    def execute(cls, measurement, steps, guidance=None, vae=None) -> io.NodeOutput:
+    def execute(cls, measurement, steps, guidance=None, vae=None, effort="normal") -> io.NodeOutput:
         with torch.inference_mode(False):
-            block, report = automatic(measurement, steps, is_latent_vae(vae))
+            block, report = automatic(measurement, steps, is_latent_vae(vae), effort=effort)
         (guides,) = chain(lambda: block, guidance, vae).args
         about = losses_in_words(measurement), rounding_in_words(measurement)
         return spoken(guides, report, text=paragraphs(report, *about))

@@ -14,7 +14,7 @@ from ..samplers.base import Sampler
 from ..samplers.ddim import GuidedDDIM
 from .priors import UNCONDITIONAL
 from .report import fit_in_words, losses_in_words, paragraphs, rounding_in_words, spoken
-from .schema import SamplerNode, Setting
+from .schema import SamplerNode, Setting, effort_input
 from .search import found_by
 from .sockets import Guidance, Measurement, picture
 
@@ -191,6 +191,7 @@ class SolveNode(io.ComfyNode):
                 io.Vae.Input("vae", optional=True, tooltip="Needed for latent models (SD, SDXL, Flux ...): their own VAE."),
                 io.Conditioning.Input("positive", optional=True, tooltip="Prompt; none is fine for unconditional models."),
                 io.Conditioning.Input("negative", optional=True, tooltip="Negative prompt, used when cfg is above 1."),
+                effort_input(),
             ],
             outputs=[
                 io.Image.Output("image", display_name="image", tooltip="The restoration, or the samples."),
@@ -204,12 +205,12 @@ class SolveNode(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, measurement, estimate, steps, seed, batch_size, cfg,
-        guidance=None, vae=None, positive=None, negative=None,
+        guidance=None, vae=None, positive=None, negative=None, effort="normal",
     ) -> io.NodeOutput:  # fmt: skip
         if not positive and needs_prompt(model.model):
             raise Refusal("This model needs a prompt; connect CLIP Text Encode to positive (its text may be empty).")
         images, path = solve(
-            model, measurement, steps, estimate == "restoration", guidance or (), vae, batch=batch_size,
+            model, measurement, steps, estimate == "restoration", guidance or (), vae, effort, batch=batch_size,
             positive=positive or UNCONDITIONAL, negative=negative or UNCONDITIONAL, cfg=cfg, seed=seed,
         )  # fmt: skip
         mean = images.mean(0, keepdim=True) if len(measurement.y) == 1 else images

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 from comfy_api.latest import io
 
+from ..guidance.auto import EFFORTS
 from ..guidance.base import Guidance as Carrier
 from ..host.record import RunRecord
 from ..host.run import Guide
@@ -180,6 +181,14 @@ def guidance_schema(
             *later,
         ],
         outputs=[guidance_output()],
+    )  # fmt: skip
+
+
+def effort_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "effort", options=list(EFFORTS), default="normal", optional=True,
+        tooltip="normal: no gradient through the model for masks, blur, upscaling. best: one, for twice the time or more and "
+        "samples that fill large holes more truly, with models that know such pictures well. Start with normal.",
     )  # fmt: skip
 
 

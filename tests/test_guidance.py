@@ -276,6 +276,9 @@ def test_the_automatic_choice():
     for operator, sigma, latent, method in cases:
         measurement = Measurement.simulate(operator, y, GaussianNoise(sigma), 0)
         block, words = automatic(measurement, 50, latent)
+        if not latent and measurement.operator.linear:
+            assert isinstance(automatic(measurement, 50, effort="best")[0], PiGDMPublished)
+            assert type(automatic(measurement, 50, restore=True, effort="best")[0]) is not PiGDMPublished
         assert type(block) is method and words.startswith(f"{block.label.split(' (')[0]}, because")
     assert block.zeta == 20  # a latent model takes the paper's length: 1000 steps of 1
 
