@@ -45,17 +45,16 @@ class LogLikelihood(Sampler):
         x = x * first.inverse_alpha
         c, d = (0.5 / first.scale) ** 2, x[0].numel()  # photographs vary by a half in [-1, 1]
         levels = [level for level in run.levels if level.sigma and level.alpha]
-        excess, gammas = [], []
+        errors = []  # waited for at the end only
         for i, t in enumerate(levels):
-            errors, gamma = [], 1 / t.sigma_bar**2
             for _ in range(self.draws):
                 x_t = t.alpha * x + t.sigma * run.draw.normal(x)
                 x0 = run.prior(x_t, t)
-                errors.append(precise(x - x0).square().flatten(1).sum(1).cpu().double())
-            excess.append(d * c / (1 + gamma * c) - torch.stack(errors))
-            gammas.append(gamma)
+                errors.append(precise(x - x0).square().flatten(1).sum(1))
             run.report(min(i, run.steps - 1), x_t, x0, t)
-        integral = self._integral(torch.stack(excess), torch.tensor(gammas, dtype=torch.float64), d, c)
+        gammas = torch.tensor([1 / t.sigma_bar**2 for t in levels], dtype=torch.float64)
+        seen = torch.stack(errors).cpu().double().unflatten(0, (len(levels), self.draws))
+        integral = self._integral(d * c / (1 + gammas[:, None, None] * c) - seen, gammas, d, c)
         each = integral / 2 - d / 2 * math.log(2 * math.pi * math.e * c)  # of each draw and sample
         log_density = each.mean(0)
         run.record["log-density"] = log_density

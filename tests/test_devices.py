@@ -32,6 +32,7 @@ from posterior.operators.inpainting import Inpainting
 from posterior.operators.phase_retrieval import CodedDiffraction, PhaseRetrieval
 from posterior.operators.spectral import SpectralOperator
 from posterior.samplers.annealed import AnnealedRestoration
+from posterior.samplers.cm4ir import CM4IR
 from posterior.samplers.daps import DAPS
 from posterior.samplers.ddim import GuidedDDIM
 from posterior.samplers.dpm import DPMSolver
@@ -39,6 +40,7 @@ from posterior.samplers.heun import Heun
 from posterior.samplers.langevin import AnnealedLangevin, PredictorCorrector
 from posterior.samplers.maruyama import EulerMaruyama
 from posterior.samplers.pmc import PMC
+from posterior.samplers.red_diff import REDDiff
 from posterior.samplers.split_gibbs import SplitGibbs
 from posterior.tools.device import FakeDevice
 
@@ -157,7 +159,7 @@ def test_noise_models(noise):
 SAMPLERS = [
     GuidedDDIM(1.0), AnnealedRestoration(), DPMSolver(), DPMSolver(True), Heun(), AnnealedLangevin(2),
     PredictorCorrector(), EulerMaruyama(AXES["VP"]), SplitGibbs(2, 1), DAPS(2),
-    PMC("PnP", 2),
+    PMC("PnP", 2), CM4IR(), REDDiff(),
 ]  # fmt: skip
 
 
