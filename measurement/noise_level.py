@@ -8,11 +8,14 @@ block, and its lower tenth is compared with that of pure noise: only some part o
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from ..algebra.devices import precise
 from ..algebra.refusal import Refusal
+from .noise import ROUNDING
 
 #: side of a block in coefficients (twice as many pixels)
 BLOCK = 8
@@ -58,6 +61,55 @@ def noise_level(image: Tensor) -> Tensor:
         usable = energies[cuts <= 0.05]
         levels.append((usable if len(usable) else energies).quantile(SHARE) / expected)
     return torch.stack(levels).sqrt().float()
+
+
+def estimated_level(image: Tensor) -> float:
+    """`noise_level`, the mean over a batch, and 0 where it is no more than the rounding of 8 bits."""
+    level = noise_level(image).mean().item()
+    return level if level > 2 * ROUNDING else 0.0
+
+
+#: gains and read-out deviations among which the noise curve is looked for, image units
+GAINS = torch.cat([torch.zeros(1), torch.logspace(-4, -1, 61)]).double()
+READS = torch.cat([torch.zeros(1), torch.logspace(-3, -0.7, 47)]).double()
+
+
+def noise_curve(image: Tensor) -> tuple[float, float]:
+    """Gain and read-out noise of a camera: the variance of a pixel is gain x + sigma^2, image units.
+
+    The lower tenth of the blocks' energies again, now as a function of their brightness m: quantile regression (Koenker
+    and Bassett 1978, https://doi.org/10.2307/1913643) of log e on log(gain m + sigma^2), each colour for itself,
+
+        min over (gain, sigma) of sum_b rho(log e_b - log(gain m_b + sigma^2) - log quantile),
+        rho(u) = u (0.1 - [u < 0])
+
+    Args:
+        image: `1 C H W` in [0, 1], at least 64 x 64; clipped blocks are left out as in `noise_level`.
+
+    Returns:
+        gain and sigma; a gain of 0 is noise that is the same everywhere.
+    """
+    noise_level(image)  # refuses what is too small
+    image = precise(image)
+    pool = torch.nn.functional.avg_pool2d
+    planes = [
+        pool(diagonal_wavelet(image).square(), BLOCK), pool(image, 2 * BLOCK),
+        pool(((image <= 0) | (image >= 1)).to(image), 2 * BLOCK),
+    ]  # fmt: skip
+    h, w = (min(plane.shape[dim] for plane in planes) for dim in (-2, -1))
+    energy, mean, cut = (plane[..., :h, :w].flatten() for plane in planes)
+    energy, mean = energy[cut <= 0.05], mean[cut <= 0.05]
+    if len(energy) < 24:
+        return 0.0, noise_level(image).mean().item()
+    n = BLOCK**2
+    expected = (1 - 2 / (9 * n) + NORMAL_QUANTILE * (2 / (9 * n)) ** 0.5) ** 3
+    off = energy.clamp_min(1e-12).log() - math.log(expected)
+    losses = []
+    for gain in GAINS.to(off):
+        below = off - (gain * mean + READS.to(off)[:, None] ** 2).clamp_min(1e-12).log()
+        losses.append((below * (SHARE - (below < 0).to(off))).mean(1))
+    best = int(torch.stack(losses).argmin())
+    return GAINS[best // len(READS)].item(), READS[best % len(READS)].item()
 
 
 def _blocks(x: Tensor, side: int) -> Tensor:

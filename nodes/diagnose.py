@@ -7,6 +7,8 @@ from comfy_api.latest import io
 
 from ..algebra.refusal import Refusal
 from ..measurement.jpeg_tables import compression
+from ..measurement.measurement import require_finite
+from ..measurement.noise_level import noise_curve, noise_level
 from .report import spoken
 from .search import found_by
 from .sockets import Operator, planes
@@ -53,4 +55,42 @@ class EstimateJPEGNode(io.ComfyNode):
             return spoken(found.operator(), found.quality, found.words(), text=found.words())
 
 
-NODES = [EstimateJPEGNode]
+class EstimateNoiseNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorEstimateNoise",
+            display_name="Estimate Noise Level",
+            **found_by("PosteriorEstimateNoise"),
+            category=CATEGORY,
+            description="How noisy a picture is: the sigma_y for Observe. For even, grainy noise; noise that was "
+            "enlarged, blurred or compressed is underestimated.",
+            inputs=[io.Image.Input("image", tooltip="The noisy picture, at least 64 x 64 pixels, not resized.")],
+            outputs=[
+                io.Float.Output("sigma_y", display_name="sigma_y", tooltip="Standard deviation, white is 1; mean of a batch."),
+                io.String.Output("report", display_name="report", tooltip="The level of each picture."),
+                io.Float.Output(
+                    "gain", display_name="gain",
+                    tooltip="Of a camera's noise, whose variance is gain x + read_noise^2; 0 where it is the same everywhere.",
+                ),
+                io.Float.Output(
+                    "read_noise", display_name="read_noise", tooltip="The sigma_y for Observe beside this gain."
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, image) -> io.NodeOutput:
+        x = planes(image)
+        require_finite(x)
+        levels, (gain, read) = noise_level(x), noise_curve(x[:1])
+        report = f"noise level {', '.join(f'{level:.4f}' for level in levels.tolist())} (white is 1): the sigma_y for Observe."
+        if levels.min() < 0.01:
+            report += " A JPEG or an enlarged picture hides some of its noise: take at least 0.01 there."
+        if gain > max(0.0005, read**2):
+            report += f" It grows with brightness: gain {gain:.4f} and read-out noise {read:.4f} describe it better."
+        return spoken(levels.mean().item(), report, gain, read, text=report)
+
+
+NODES = [EstimateJPEGNode, EstimateNoiseNode]

@@ -10,7 +10,7 @@ from ..host.start import start_picture
 from ..measurement.measurement import Measurement as Measured
 from ..measurement.measurement import combine, require_finite
 from ..measurement.noise import GaussianNoise, Noise, PoissonNoise
-from ..measurement.noise_level import noise_level
+from ..measurement.noise_level import estimated_level
 from ..photos import DAMAGES, PHOTOS, load_damage, load_photo
 from .report import fit_in_words, spoken
 from .search import found_by
@@ -69,15 +69,25 @@ class ObserveNode(io.ComfyNode):
                 Operator.Input("operator", tooltip="What happened to it."),
                 sigma_input(0.02),
                 *more_noise_inputs(),
+                io.Combo.Input(
+                    "noise", options=["as given", "estimated"], default="as given", optional=True,
+                    tooltip="as given: sigma_y. estimated: from the picture itself, at least 64 x 64 pixels, in its place; "
+                    "even grain, or none. Start with as given.",
+                ),
             ],
             outputs=[measurement_output()],
-        )
+        )  # fmt: skip
 
     @classmethod
-    def execute(cls, image, operator, sigma_y, gain=0.0, noise_map=None) -> io.NodeOutput:
+    def execute(cls, image, operator, sigma_y, gain=0.0, noise_map=None, noise="as given") -> io.NodeOutput:
+        x, text = planes(image), ""
         with torch.inference_mode(False):
-            measurement = Measured.observe(operator, planes(image), noise_model(sigma_y, gain, noise_map))
-        return io.NodeOutput(measurement)
+            if noise == "estimated":
+                require_finite(x)
+                sigma_y = estimated_level(x)
+                text = f"noise level {sigma_y:.4f}, estimated (white is 1)." if sigma_y else "no noise, but for rounding."
+            measurement = Measured.observe(operator, x, noise_model(sigma_y, gain, noise_map))
+        return spoken(measurement, text=text)
 
 
 class SimulateNode(io.ComfyNode):
@@ -148,35 +158,6 @@ class PreviewMeasurementNode(io.ComfyNode):
     def execute(cls, measurement) -> io.NodeOutput:
         image = picture(measurement.picture())
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
-
-
-class EstimateNoiseNode(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return io.Schema(
-            node_id="PosteriorEstimateNoise",
-            display_name="Estimate Noise Level",
-            **found_by("PosteriorEstimateNoise"),
-            category=CATEGORY,
-            description="How noisy a picture is: the sigma_y for Observe. For even, grainy noise; noise that was "
-            "enlarged, blurred or compressed is underestimated.",
-            inputs=[io.Image.Input("image", tooltip="The noisy picture, at least 64 x 64 pixels, not resized.")],
-            outputs=[
-                io.Float.Output("sigma_y", display_name="sigma_y", tooltip="Standard deviation, white is 1; mean of a batch."),
-                io.String.Output("report", display_name="report", tooltip="The level of each picture."),
-            ],
-            is_output_node=True,
-        )
-
-    @classmethod
-    def execute(cls, image) -> io.NodeOutput:
-        x = planes(image)
-        require_finite(x)
-        levels = noise_level(x)
-        report = f"noise level {', '.join(f'{level:.4f}' for level in levels.tolist())} (white is 1): the sigma_y for Observe."
-        if levels.min() < 0.01:
-            report += " A JPEG or an enlarged picture hides some of its noise: take at least 0.01 there."
-        return spoken(levels.mean().item(), report, text=report)
 
 
 class BackProjectionNode(io.ComfyNode):
@@ -285,5 +266,5 @@ class ExamplePhotoNode(io.ComfyNode):
 
 NODES = [
     ObserveNode, SimulateNode, CombineNode, PreviewMeasurementNode, BackProjectionNode, MeasurementFitNode,
-    EstimateNoiseNode, ExamplePhotoNode,
+    ExamplePhotoNode,
 ]  # fmt: skip

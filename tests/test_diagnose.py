@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from test_damage import saved, tensor
 from torch import Tensor
 
 from posterior.measurement.jpeg_tables import compression
+from posterior.measurement.noise import GaussianNoise, PoissonNoise
+from posterior.measurement.noise_level import estimated_level, noise_curve
+from posterior.operators import kernels
+from posterior.operators.convolution import convolution
 from posterior.operators.jpeg import CHROMINANCE, LUMINANCE, quantisation_table
 from posterior.photos import load_photo
 
@@ -50,3 +55,21 @@ def test_of_two_compressions_the_stronger_is_found():
 @pytest.mark.parametrize("name", ["chelsea", "stream"])
 def test_a_photo_that_was_never_compressed_has_no_jpeg(name: str):
     assert compression(photo(name=name)) is None
+
+
+@pytest.mark.parametrize("gain, read", [(0.0, 0.05), (0.02, 0.01), (0.004, 0.03)])
+def test_the_noise_of_a_camera_is_read_off_flat_parts(gain: float, read: float):
+    """A ramp of brightness has nothing but noise in its details; 1024 blocks leave some percent of error."""
+    ramp = torch.linspace(0.05, 0.85, 512).expand(1, 1, 512, 512)
+    noisy = (PoissonNoise(gain, read) if gain else GaussianNoise(read)).sample(ramp, 0)
+    found, sigma = noise_curve(noisy)
+    for brightness in (0.1, 0.4, 0.8):
+        assert found * brightness + sigma**2 == pytest.approx(gain * brightness + read**2, rel=0.3)
+    assert found == pytest.approx(gain, rel=0.2, abs=5e-4)
+
+
+def test_rounding_counts_as_no_noise():
+    smooth = convolution(kernels.gaussian(2.0)).forward(photo())
+    assert estimated_level((255 * smooth).round() / 255) == 0
+    noisy = GaussianNoise(0.02).sample(smooth, 0)
+    assert estimated_level(noisy) == pytest.approx(0.02, rel=0.15)
