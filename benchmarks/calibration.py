@@ -3,7 +3,7 @@
 Pictures are drawn from a prior, measured, and sampled back (Talts et al. 2018, https://arxiv.org/abs/1804.06788). If
 the samples have the posterior the truth is just one more of them: its rank among them, in any projection, is uniform.
 Hundreds of problems on three priors with known denoisers: a Gaussian of four pixels and a mixture of two of which half
-is measured, and a smooth texture of 6 x 6 pixels with a hole. For each method
+is measured, and a smooth texture of 4 x 4 pixels with a hole. For each method
 
     p         chi-squared test of the ranks in all projections (0.001 and less: not uniform)
     50, 90    how often the truth lies within the central 50 % and 90 % of the samples, in percent
@@ -129,12 +129,12 @@ def mixture_problem() -> tuple[GaussianMixture, Operator, float]:
 
 
 def hole_problem() -> tuple[Gaussian, Operator, float]:
-    """A smooth texture, covariance exp(-d^2 / 8) and a grain, with a hole of 3 x 3 pixels."""
-    place = torch.cartesian_prod(torch.arange(6.0, dtype=F64), torch.arange(6.0, dtype=F64))
-    covariance = (-torch.cdist(place, place) ** 2 / 8).exp() + 0.01 * torch.eye(36, dtype=F64)
-    hole = torch.zeros(1, 1, 6, 6, dtype=F64)
-    hole[..., 2:5, 2:5] = 1
-    return Gaussian.from_covariance(torch.zeros(1, 6, 6, dtype=F64), covariance), Inpainting(hole), 0.2
+    """A smooth texture, covariance exp(-d^2 / 4) and a grain, with a hole of 2 x 2 pixels."""
+    place = torch.cartesian_prod(torch.arange(4.0, dtype=F64), torch.arange(4.0, dtype=F64))
+    covariance = (-torch.cdist(place, place) ** 2 / 4).exp() + 0.01 * torch.eye(16, dtype=F64)
+    hole = torch.zeros(1, 1, 4, 4, dtype=F64)
+    hole[..., 1:3, 2:] = 1
+    return Gaussian.from_covariance(torch.zeros(1, 4, 4, dtype=F64), covariance), Inpainting(hole), 0.2
 
 
 PRIORS = {"Gaussian": gaussian_problem, "mixture": mixture_problem, "hole": hole_problem}

@@ -19,7 +19,7 @@ def test_exact_methods_are_calibrated(name, prior):
     assert abs(found.coverage(0.5) - 50) < 14 and abs(found.coverage(0.9) - 90) < 10
 
 
-@pytest.mark.parametrize("name", ["FPS-SMC", "DDNM+", "DPS, Gaussian form"])
+@pytest.mark.parametrize("name", ["FPS-SMC", "DDNM+", "DDRM"])
 def test_the_others_are_too_certain(name):
     found = calibrate(METHODS[name], "Gaussian", 120, 60)
     assert found.p < 1e-4 and found.coverage(0.9) < 80 and "too certain" in found.words
@@ -31,6 +31,6 @@ def test_ranks_that_are_uniform_and_ranks_that_are_not():
     assert Calibration(flat, 1.0).p > 1e-3 and Calibration(flat, 1.0).words == "calibrated"
     assert abs(Calibration(flat, 1.0).coverage(0.5) - 50) < 4 and abs(Calibration(flat, 1.0).coverage(0.9) - 90) < 3
     bent = (flat - DRAWS / 2).mul(1.4).add(DRAWS / 2).round().clamp(0, DRAWS).long()
-    assert Calibration(bent, 1.0).words == "too certain"
+    assert "too certain" in Calibration(bent, 1.0).words
     assert Calibration(flat // 2 + 5, 1.0).words == "too vague"
     assert "off centre" in Calibration(flat * 3 // 4, 1.0).words
