@@ -8,7 +8,10 @@ The levels are chosen as in the authors' code (`levels_of`). That matters more t
 
 DPS has the paper's step, 0.1 / norm(r) on the gradient of norm(r)^2, that is 0.2 grad norm(r).
 
-    python3 dev.py bench mixture [--quick] [--cell DX DY STEPS] [--keep FILE]
+Particle methods have particles of their own for every sample; MCGDiff's published figures are for 1,000 of them. They
+run in the span of the problem (`Problem.spanned`).
+
+    python3 dev.py bench mixture [--quick] [--cell DX DY STEPS] [--only NAME] [--keep FILE]
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -44,8 +47,6 @@ from ..guidance.snips import SNIPS
 from ..guidance.stsl import STSL
 from ..guidance.tmpd import TMPD
 from ..measurement.measurement import Measurement
-from ..measurement.noise import GaussianNoise
-from ..operators.dense import Dense
 from ..samplers.ddim import GuidedDDIM
 from ..samplers.ddsmc import DDSMC
 from ..samplers.fps import FPS
@@ -53,6 +54,7 @@ from ..samplers.matched import MatchedTDS
 from ..samplers.mcgdiff import MCGDiff
 from ..samplers.particles import ParticleSampler
 from ..samplers.tds import TDS
+from .mixture_problem import Problem, levels_of
 
 SAMPLES, DIRECTIONS = 2000, 100
 ETA = {20: 0.6, 100: 0.85}
@@ -81,123 +83,14 @@ METHODS: dict[str, Callable[[Measurement], Guidance]] = {
 #: a few for each sample: what 1,000 particles of MCGDiff take is 1,000 model calls a step
 PARTICLES: dict[str, tuple[ParticleSampler, Callable[[Measurement], Guidance]]] = {
     "MCGDiff, 32": (MCGDiff(32, batch=10**6), Guidance),
-    "SMC: FPS, 32": (FPS(32, batch=10**6), Guidance),
+    "FPS-SMC, 32": (FPS(32, batch=10**6), Guidance),
     "DDSMC, 32": (DDSMC(32, batch=10**6), Guidance),
+    "DDSMC, wide, 32": (DDSMC(32, split=5, settle=20, deviation=10.0, batch=10**6), Guidance),
     "TDS, Pi-GDM, 32": (TDS(32, batch=10**6), PiGDM),
     "TDS, wide, 128": (TDS(128, split=5, settle=20, deviation=10.0, batch=10**6), lambda m: PiGDM(m, 10.0, False)),
     "TDS, matched, plain, 32": (MatchedTDS(32, batch=10**6), Guidance),
     "TDS, matched, 32": (MatchedTDS(32, split=5, settle=20, batch=10**6), Guidance),
 }
-
-
-@dataclass
-class Problem:
-    """sum_k w_k N(m_k, I) and y = A x + sigma_y z.
-
-    Args:
-        means: `K d`.
-        weights: `K`.
-        measurement: of one draw.
-    """
-
-    means: Tensor
-    weights: Tensor
-    measurement: Measurement
-
-    @classmethod
-    def random(cls, dx: int, dy: int, seed: int) -> Problem:
-        g = torch.Generator().manual_seed(seed)
-        grid = torch.tensor([(-8.0 * i, -8.0 * j) for i in range(-2, 3) for j in range(-2, 3)])
-        means = grid.repeat(1, dx // 2)
-        weights = torch.randn(25, generator=g) ** 2
-        weights = weights / weights.sum()
-        u, _, vh = torch.linalg.svd(torch.randn(dy, dx, generator=g), full_matrices=False)
-        d = torch.rand(dy, generator=g).sort(descending=True).values
-        matrix, sigma = u @ torch.diag(d) @ vh, (torch.rand(1, generator=g) * d.max()).item()
-        truth = means[torch.multinomial(weights, 1, generator=g)] + torch.randn(1, dx, generator=g)
-        y = truth @ matrix.T + sigma * torch.randn(1, dy, generator=g)
-        return cls(means, weights, Measurement(Dense(matrix, (dx, 1, 1)), y, GaussianNoise(sigma)))
-
-    def denoiser(self, x_t: Tensor, level: Level) -> Tensor:
-        """E[x_0|x_t]: every component has the covariance (alpha^2 + sigma^2) I at x_t."""
-        return self._denoised(x_t, level)[0]
-
-    def linearise(self, x_t: Tensor, level: Level) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """E[x_0|x_t] and v to J v: J = (alpha / sigma^2) Cov[x_0|x_t] is symmetric."""
-        x0, shares = self._denoised(x_t, level)
-        total = level.alpha**2 + level.sigma**2
-        means = (level.sigma**2 / total) * self.means
-
-        def product(v: Tensor) -> Tensor:
-            flat = v.flatten(1)
-            along = flat @ means.T
-            between = (shares * (along - (shares * along).sum(1, keepdim=True))) @ means
-            return (level.alpha / total * flat + level.alpha / level.sigma**2 * between).reshape(v.shape)
-
-        return x0, product
-
-    def _denoised(self, x_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        """x0_hat, and how much each component has to say in it."""
-        x, total = x_t.flatten(1), level.alpha**2 + level.sigma**2
-        distances = torch.cdist(x, level.alpha * self.means) ** 2
-        shares = (self.weights.log() - distances / (2 * total)).softmax(1)
-        centre, gain = shares @ self.means, level.alpha / total
-        return (centre + gain * (x - level.alpha * centre)).reshape(x_t.shape), shares
-
-    def spanned(self) -> tuple[Problem, Tensor]:
-        """The problem in the span of the centres and of the rows of A, and one direction more; and its basis, `d k`.
-
-        The methods are equivariant under rotations, and all other directions are like that last one: what a method
-        makes of the problem is the same in law, at a hundredth of the cost.
-        """
-        matrix = self.measurement.operator.matrix
-        size = 3 + len(matrix)
-        columns = torch.cat([self.means.T, matrix.T, torch.ones(len(self.means.T), 1)], 1).double()
-        columns[::2, -1] *= torch.linspace(1, 2, len(columns[::2]))  # of no structure
-        u, values, _ = torch.linalg.svd(torch.cat([self.means.T, matrix.T], 1).double(), full_matrices=False)
-        basis = u[:, : size - 1]
-        extra = columns[:, -1:] - basis @ (basis.T @ columns[:, -1:])
-        basis = torch.cat([basis, extra / extra.norm()], 1).float()
-        measurement = self.measurement
-        operator = Dense(matrix @ basis, (size, 1, 1))
-        return Problem(self.means @ basis, self.weights, Measurement(operator, measurement.y, measurement.noise)), basis
-
-    def posterior(self, count: int, seed: int) -> Tensor:
-        """Exact draws, `count d`: a mixture of Gaussians with one covariance, diagonal in the singular directions."""
-        g = torch.Generator().manual_seed(seed)
-        operator, sigma = self.measurement.operator, self.measurement.noise.sigma
-        s2 = operator.s**2
-        y = operator.measurement_to_spectrum(self.measurement.y)
-        centres = operator.to_spectrum(self.means)
-        evidence = s2[: len(operator.u)] + sigma**2
-        misfit = ((y - operator.s * centres)[:, : len(operator.u)] ** 2 / evidence).sum(1)
-        weights = (self.weights.log() - misfit / 2).softmax(0)
-        means = centres + operator.s / (s2 + sigma**2) * (y - operator.s * centres)
-        deviation = (sigma**2 / (s2 + sigma**2)).sqrt()
-        chosen = torch.multinomial(weights, count, replacement=True, generator=g)
-        drawn = means[chosen] + deviation * torch.randn(count, len(s2), generator=g)
-        return operator.from_spectrum(drawn, operator.shape).flatten(1)
-
-
-def levels_of(problem: Problem, steps: int) -> list[Level]:
-    """Of 1000 variance-preserving levels, steps + 1, the last without noise.
-
-    As in the authors' published code: one each time that alpha has fallen by an even share of what it falls to 0.01,
-    one for each measured direction, where the state is as noisy as the measurement; the rest evenly below alpha = 0.01.
-    """
-    betas = torch.linspace(0.02, 1e-4, 999, dtype=torch.float64)
-    alpha = torch.cat([torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0)]).sqrt()
-    operator, sigma = problem.measurement.operator, problem.measurement.noise.sigma
-    s = operator.s[: len(operator.u), None].double()
-    own = set(((sigma * alpha) ** 2 - (1 - alpha**2) * s**2).abs().argmin(1).tolist()) - {0}
-    end = int((alpha < 0.01).nonzero()[0])
-    fall = (1 - alpha[end]) / (steps - len(own))
-    chosen = [0]
-    for i in range(1, end):
-        if alpha[chosen[-1]] - alpha[i] >= fall or i in own:
-            chosen.append(i)
-    chosen += torch.linspace(chosen[-1], 999, steps + 2 - len(chosen)).ceil().long().tolist()[1:]
-    return [Level(a.item(), (1 - a * a).sqrt().item()) for a in alpha[chosen].flip(0)]
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, seed: int) -> float:
@@ -265,17 +158,19 @@ def run_particles(problem: Problem, sampler: ParticleSampler, block: Guidance, s
     return x @ basis.T + other - (other @ basis) @ basis.T, rows / SAMPLES
 
 
-def cell(dx: int, dy: int, steps: int, problems: int) -> list[dict]:
+def cell(dx: int, dy: int, steps: int, problems: int, only: str = "") -> list[dict]:
     """The distances of all methods, and of a second exact sample."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ("exact", *METHODS, *PARTICLES)}
+    guided = {name: make for name, make in METHODS.items() if only in name}
+    particles = {name: made for name, made in PARTICLES.items() if only in name}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ("exact", *guided, *particles)}
     for k in range(problems):
         problem = Problem.random(dx, dy, k)
         exact = problem.posterior(SAMPLES, 2 * k + 10000)
         found["exact"].append((sliced_wasserstein(problem.posterior(SAMPLES, 2 * k + 10001), exact, k), 0))
-        for name, make in METHODS.items():
+        for name, make in guided.items():
             samples, calls = run(problem, make(problem.measurement), steps, k)
             found[name].append((sliced_wasserstein(samples.nan_to_num(1e6), exact, k), calls))
-        for name, (sampler, make) in PARTICLES.items():
+        for name, (sampler, make) in particles.items():
             samples, calls = run_particles(problem, sampler, make(problem.measurement), steps, k)
             found[name].append((sliced_wasserstein(samples, exact, k), calls))
     rows = []
@@ -294,6 +189,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="8 dimensions, one number measured, 20 steps")
     parser.add_argument("--problems", type=int, default=20)
     parser.add_argument("--cell", type=int, nargs=3, metavar=("DX", "DY", "STEPS"), help="one cell only")
+    parser.add_argument("--only", default="", help="methods whose name holds this")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="hold finished cells there, and take up from them")
     options = parser.parse_args()
     grid = [(dx, dy, steps) for steps in ETA for dx in (8, 80, 800) for dy in (1, 2, 4)]
@@ -304,7 +200,7 @@ def main() -> None:
     cells = json.loads(options.keep.read_text())["cells"] if options.keep and options.keep.exists() else []
     for each in grid:
         if each not in {(row["dx"], row["dy"], row["steps"]) for row in cells}:
-            cells += cell(*each, options.problems)
+            cells += cell(*each, options.problems, options.only)
         if options.keep:
             options.keep.write_text(json.dumps({"cells": cells}))
     print(json.dumps({"cells": cells}))
