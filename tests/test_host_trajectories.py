@@ -124,7 +124,7 @@ def test_they_see_a_latent_model_through_its_vae(host, sd15, vae):
     )  # fmt: skip
     sigmas = torch.tensor([3.0, 0.0])
     least = {"inner": 1, "hold": 1, "iterations": 1, "corrections": 1, "more": 1, "gradients": 5}
-    for node, inputs in MEASURED[:-1]:
+    for node, inputs in MEASURED[:8]:  # a preset brings hundreds of iterations, what came later has tests of its own
         short = {key: value for key, value in least.items() if key in inputs}
         sampler, _ = host.call(node, measurement=measurement, vae=vae, **{**inputs, **short})
         samples, _ = host.sample(sd15, sampler, sigmas, host.latent(1, 4, 8, 8), host.conditioning())
