@@ -29,6 +29,7 @@ from .autograd.memory import out_of_memory, reserve
 from .autograd.memory_plan import is_out_of_memory
 from .models.pixel_model import require_prompt
 from .record import RunRecord
+from .spaces.latents import one_frame
 from .spaces.space import ModelSpace, schedule_of, space_of
 from .spaces.vae import require_sound
 from .watch import interruptible
@@ -75,7 +76,7 @@ class GuidedRun:
     Args:
         guider: the host's guider (its `inner_model` is loaded, its `conds` are processed).
         guides: any number of blocks, none for unguided sampling.
-        x: the state that the run starts from, `B C H W` in model coordinates.
+        x: the state that the run starts from, `B C H W` or `B C 1 H W` in model coordinates.
         jacobian: whether the sampler differentiates the model, whatever the blocks do.
 
     Raises:
@@ -85,8 +86,7 @@ class GuidedRun:
     def __init__(self, guider, guides: Sequence[Guide], x: Tensor, jacobian: bool = False):
         model = guider.inner_model
         guides = [guide for guide in guides if guide.block.active]
-        if guides and x.ndim != 4:
-            raise Refusal("This latent is video or sound; guidance works on pictures.")
+        x = one_frame(x) if guides else x
         self.schedule = schedule_of(model.model_sampling)
         vaes = {id(guide.vae): guide.vae for guide in guides if guide.vae is not None}
         if len(vaes) > 1:

@@ -33,6 +33,7 @@ from ..measurement.noise_level import noise_level
 from ..operators.identity import Scale
 from ..samplers.annealed import AnnealedRestoration
 from ..samplers.ddim import GuidedDDIM
+from .models.tiled import fitting
 from .run import Guide
 from .sampler import GuidedSampler
 from .spaces.space import schedule_of
@@ -94,13 +95,16 @@ def solve(
         how: of `Path.run`: batch, positive, negative, cfg, seed.
     """
     path = choose(patcher, measurement, steps, restore, guides, vae, effort)
-    images = path.run(patcher, vae=vae, **how)
+    model, windows = fitting(patcher, path.measurement, path.keeps)
+    path = replace(path, words=f"{path.words}; {windows}") if windows else path
+    images = path.run(model, vae=vae, **how)
     noise = None if guides or path.kind == "sample" else unexplained(path.measurement, images)
     if noise is None:
         return images, path
     again = choose(patcher, replace(measurement, noise=noise), steps, restore, guides, vae)
     words = f"{again.words}; with sigma_y = {noise.sigma:.2g}, as less noise could not explain what was seen"
-    return again.run(patcher, vae=vae, **how), replace(path, words=words)
+    model, _ = fitting(patcher, again.measurement, again.keeps)
+    return again.run(model, vae=vae, **how), replace(path, words=words)
 
 
 def unexplained(measurement: Measurement, images: Tensor) -> GaussianNoise | None:

@@ -11,7 +11,8 @@ from ..algebra.refusal import Refusal
 from ..measurement.measurement import Measurement
 from ..measurement.smooth import smooth_start, through_grey
 from ..operators.base import Operator
-from .spaces.vae import is_latent_vae, latent_size, padded, picture_ratio, require_numbers
+from .spaces.latents import of_vae, one_frame, picture_ratio
+from .spaces.vae import is_latent_vae, latent_size, padded, require_numbers
 
 STARTS = ("noise", "smooth", "back-projection")
 
@@ -44,13 +45,15 @@ def start_latent(measurement: Measurement, start: str, batch: int, vae: Any = No
     if start == "noise":
         if not is_latent_vae(vae):
             return torch.zeros(batch, channels, height, width)
-        return torch.zeros(batch, vae.latent_channels, *latent_size(vae, height, width))
+        frames = (1,) if of_vae(vae).framed else ()
+        return torch.zeros(batch, vae.latent_channels, *frames, *latent_size(vae, height, width))
     image = start_picture(measurement, start)
     image = image.expand(batch, -1, -1, -1) if image.shape[0] == 1 else image
     if not is_latent_vae(vae):
         return 2 * image - 1
     whole = padded(image, *(picture_ratio(vae) * side for side in latent_size(vae, height, width)))
-    latent = vae.encode(whole.movedim(1, -1))
+    pieces = whole.movedim(1, -1).split(1 if of_vae(vae).framed else batch)  # a batch would be a video
+    latent = torch.cat([vae.encode(piece) for piece in pieces])
     require_numbers(latent, whole, "encodes")
     return latent
 
@@ -59,6 +62,6 @@ def decode(samples: Tensor, image_shape: tuple[int, int, int], vae: Any = None) 
     """LATENT samples as pictures `B C H W` of the given (C, H, W), in [0, 1]."""
     if not is_latent_vae(vae):
         return ((samples + 1) / 2).clamp(0, 1)
-    images = vae.decode(samples).movedim(-1, 1)[..., : image_shape[1], : image_shape[2]]
+    images = one_frame(vae.decode(samples).movedim(-1, 1))[..., : image_shape[1], : image_shape[2]]
     require_numbers(images, samples)
     return images

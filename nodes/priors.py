@@ -18,6 +18,8 @@ from ..host.models.prior_files import (
     load_photo_prior,
     load_supervised_prior,
 )
+from ..host.models.tiled import tiled
+from .search import found_by
 from .sockets import Measurement, planes
 
 CATEGORY = "posterior/priors"
@@ -111,6 +113,42 @@ class NoiseLevelExpertsNode(io.ComfyNode):
     @classmethod
     def execute(cls, high, low, threshold, width) -> io.NodeOutput:
         return io.NodeOutput(join_experts(high, low, threshold, width))
+
+
+class TiledModelNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorTiledModel",
+            display_name="Tiled Model (Large Pictures)",
+            **found_by("PosteriorTiledModel"),
+            category=CATEGORY,
+            description="A model for pictures larger than it was made for: it looks in overlapping windows, and guidance sees "
+            "the whole, so that no seam forms. Memory is that of one window.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model that looks."),
+                io.Int.Input(
+                    "window", default=0, min=0, max=8192, step=8,
+                    tooltip="Side of a window, in pixels of the picture. 0 is 256 for models on pixels and 1024 for those "
+                    "with a VAE. Start with 0.",
+                ),
+                io.Float.Input(
+                    "overlap", default=0.25, min=0.0, max=0.5, step=0.05,
+                    tooltip="Share of a window that neighbours have in common, 0 to 0.5. More is smoother and takes longer. "
+                    "Start with 0.25.",
+                ),
+                io.Mask.Input(
+                    "mask", optional=True,
+                    tooltip="Where the picture is to be changed (white): only windows that touch it are computed. For damage "
+                    "that leaves the other pixels as they are.",
+                ),
+            ],
+            outputs=[io.Model.Output("tiled_model", display_name="model")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, model, window, overlap, mask=None) -> io.NodeOutput:
+        return io.NodeOutput(tiled(model, window, overlap, mask))
 
 
 class UnconditionalNode(io.ComfyNode):
@@ -227,6 +265,6 @@ class LoadSupervisedPriorNode(io.ComfyNode):
 
 
 NODES = [
-    PhotoPriorNode, LoadDenoiserNode, NoiseLevelExpertsNode, UnconditionalNode, DigitsPriorNode,
+    PhotoPriorNode, LoadDenoiserNode, NoiseLevelExpertsNode, TiledModelNode, UnconditionalNode, DigitsPriorNode,
     LoadPixelCheckpointNode, DigitsEnlargerNode, LoadSupervisedPriorNode,
 ]  # fmt: skip

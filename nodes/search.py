@@ -17,6 +17,7 @@ ALIASES = {
     "PosteriorIdentity": "denoise, remove noise, remove grain, noise reduction, high iso",
     "PosteriorInpainting": "scratch, remove scratches, remove text, remove watermark, remove object, dust, crack, mask, fill",
     "PosteriorRandomPixels": "dead pixels, missing pixels, dropout",
+    "PosteriorTiledModel": "large photo, high resolution, tile, tiles, window, megapixel, multidiffusion, memory",
     "PosteriorOutpainting": "uncrop, extend, expand, wider",
     "PosteriorMosaic": "demosaic, raw, bayer, debayer",
     "PosteriorGaussianBlur": "deblur, unblur, sharpen, out of focus, soft photo",

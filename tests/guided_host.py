@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
+from posterior.algebra.autograd import pulled_back, traced
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
 from posterior.operators.inpainting import Inpainting
+from posterior.samplers.base import Sampler
 
 SIZE = 8
+
+
+@dataclass(frozen=True)
+class Probe(Sampler):
+    """Notes the slope of the residual along its gradient, by the chain of vjps and by a central difference."""
+
+    jacobian: bool = True
+
+    def __call__(self, run, x):
+        t, measurement = run.levels[0], run.measurement
+
+        def loss(x0):
+            return measurement.residual(x0).square().sum().item()
+
+        x0, vjp = run.prior.linearise(x, t)
+        leaf, residual = traced(measurement.residual, x0)
+        v = pulled_back(residual, leaf, 2 * residual.detach())
+        gradient = vjp(v)
+        d = gradient / gradient.norm()
+        h = 0.01 * t.sigma
+        difference = loss(run.prior(x + h * d, t)) - loss(run.prior(x - h * d, t))
+        run.record["slopes"] = gradient.norm().item(), difference / (2 * h)
+        return x0
 
 
 def gaussian_model(host):

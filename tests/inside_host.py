@@ -16,7 +16,7 @@ from torch import Tensor
 import posterior
 from posterior.tools.environment import Environment
 
-EXTRAS = ("custom_sampler", "hooks", "mask", "sd3", "cond", "model_advanced", "easycache")
+EXTRAS = ("custom_sampler", "hooks", "mask", "sd3", "cond", "model_advanced", "easycache", "edit_model")
 
 
 def awaited(coroutine: Coroutine) -> Any:

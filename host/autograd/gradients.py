@@ -177,9 +177,9 @@ def static_weights(guider) -> Iterator[None]:
 
 
 @contextmanager
-def exchanged(entries: Iterable[tuple[dict, str, Any]]) -> Iterator[None]:
-    """Puts other objects into tables `(table, name, object)` for a while."""
-    before = [(table, name, table[name]) for table, name, _ in entries]
+def exchanged(entries: list[tuple[dict, str, Any]]) -> Iterator[None]:
+    """Puts other objects into tables `(table, name, object)` for a while; what was not there is gone again."""
+    before = [(table, name, table.get(name, entries)) for table, name, _ in entries]
     for table, name, value in entries:
         table[name] = value
     try:
@@ -187,6 +187,8 @@ def exchanged(entries: Iterable[tuple[dict, str, Any]]) -> Iterator[None]:
     finally:
         for table, name, value in before:
             table[name] = value
+            if value is entries:
+                del table[name]
 
 
 def private_copies(model: nn.Module, keys: Iterable[str]) -> list[tuple[dict, str, nn.Parameter]]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...algebra.refusal import Refusal
+from ...priors.analytic import AnalyticNetwork
 
 
 class Pixels(comfy.latent_formats.LatentFormat):
@@ -88,6 +89,11 @@ def needs_prompt(model) -> bool:
     settings = config.unet_config
     prompted = "image_model" in settings or bool(settings.get("context_dim") or settings.get("adm_in_channels"))
     return prompted and not isinstance(config, _PixelConfig)
+
+
+def on_squares(model) -> bool:
+    """Whether a host's `BaseModel` is a network that was trained on small squares of pictures, unlike closed forms."""
+    return isinstance(model.model_config, _PixelConfig) and not isinstance(model.diffusion_model, AnalyticNetwork)
 
 
 def require_prompt(model, conds: dict[str, list[dict]]) -> None:

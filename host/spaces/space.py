@@ -2,7 +2,8 @@
 
 A pixel model works on x in [-1, 1]; the measurement speaks of u = (x + 1) / 2 in [0, 1]. With x_t = alpha x_0 +
 sigma z this gives u_t = (x_t + alpha) / 2 = alpha u_0 + (sigma / 2) z: the same process in image units. A latent
-model keeps its coordinates, and the measured function becomes A(decode(z)).
+model keeps its coordinates, and the measured function becomes A(decode(z)). States of models with a time axis are
+`B C 1 H W`; natively they have none.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from ...diffusion.schedule import Schedule
 from ...guidance.base import Guidance
 from ...guidance.latent import decoded
 from ..autograd.memory_plan import MemoryPlan
-from .vae import Autoencoder, decoder_graph_memory, is_latent_vae, picture_ratio, static_vae
+from .latents import of_model, of_vae, one_frame, picture_ratio
+from .vae import Autoencoder, decoder_graph_memory, is_latent_vae, static_vae
 
 #: a latent may decode to so many more rows or columns than were measured, less one: sides that VAEs and models can take
 SPARE = 65
@@ -25,6 +27,7 @@ _SIZES = (
     "make the latent with Starting Point from the same measurement, and give a detailer or a tiled upscaler, which "
     "samples pieces, the model without guidance."
 )
+_OWN = "connect the model's own VAE"
 
 
 def schedule_of(model_sampling) -> Schedule:
@@ -33,24 +36,31 @@ def schedule_of(model_sampling) -> Schedule:
 
 
 class ModelSpace:
-    """The identity: model coordinates are the sampler's (no guidance, nothing to convert)."""
+    """The identity: model coordinates are the sampler's (no guidance, nothing to convert).
+
+    Args:
+        framed: whether the model's states have a time axis to be left out.
+    """
 
     scale = 1.0
+
+    def __init__(self, framed: bool = False):
+        self._framed = framed
 
     def level(self, level: Level) -> Level:
         return Level(level.alpha, level.sigma / self.scale, self.scale)
 
     def to_native(self, x: Tensor, alpha: float) -> Tensor:
-        return x
+        return one_frame(x) if self._framed else x
 
     def to_model(self, u: Tensor, alpha: float) -> Tensor:
-        return u
+        return u[:, :, None] if self._framed else u
 
     def bind(self, block: Guidance, x_shape: tuple[int, ...]) -> Guidance:
         """The block on native coordinates.
 
         Args:
-            x_shape: of the sampler's states, `B C H W`.
+            x_shape: of native states, `B C H W`.
 
         Raises:
             Refusal: when it does not work there, or on another size.
@@ -79,10 +89,10 @@ class PixelSpace(ModelSpace):
     scale = 2.0
 
     def to_native(self, x: Tensor, alpha: float) -> Tensor:
-        return (x + alpha) / 2
+        return (super().to_native(x, alpha) + alpha) / 2
 
     def to_model(self, u: Tensor, alpha: float) -> Tensor:
-        return 2 * u - alpha
+        return super().to_model(2 * u - alpha, alpha)
 
     def bind(self, block: Guidance, x_shape: tuple[int, ...]) -> Guidance:
         if block.latent == "only":
@@ -102,6 +112,7 @@ class LatentSpace(ModelSpace):
     """Models on the latents of a VAE."""
 
     def __init__(self, model, vae):
+        super().__init__(of_vae(vae).framed)
         self._format, self._vae = model.latent_format, static_vae(vae)
         self._codecs: list[Autoencoder] = []
 
@@ -138,21 +149,23 @@ def space_of(model, vae) -> ModelSpace:
     Raises:
         Refusal: for a latent model without a VAE, and for latents that are not pictures.
     """
-    latent_format = model.latent_format
-    if latent_format.latent_dimensions != 2:
-        raise Refusal(
-            "This model makes video or sound, or its latents have a time axis all the same (Qwen-Image); guidance "
-            "works on picture models without one."
-        )
+    works_on = of_model(model.latent_format)
+    pixels = works_on.channels == 3
     if is_latent_vae(vae):
-        channels = (vae.latent_channels, latent_format.latent_channels)
-        if channels[0] != channels[1]:
-            remedy = "leave vae empty" if channels[1] == 3 else "connect the model's own VAE"
+        makes = of_vae(vae)
+        if makes.channels != works_on.channels:
             raise Refusal(
-                f"This VAE makes latents of {channels[0]} channels and the model works on "
-                f"{'pictures' if channels[1] == 3 else f'{channels[1]} channels'}; {remedy}."
+                f"This VAE makes latents of {makes.channels} channels and the model works on "
+                f"{'pictures' if pixels else f'{works_on.channels} channels'}; "
+                f"{'leave vae empty' if pixels else _OWN}."
+            )
+        if makes.framed != works_on.framed:
+            kinds = ("pictures", "video")
+            raise Refusal(
+                f"This VAE makes latents of {kinds[makes.framed]} and the model works on those of "
+                f"{kinds[works_on.framed]}; {_OWN}."
             )
         return LatentSpace(model, vae)
-    if latent_format.latent_channels == 3:
-        return PixelSpace()
+    if pixels:
+        return PixelSpace(works_on.framed)
     raise Refusal("This model works on latents, so guidance needs its VAE; connect the VAE to the guidance node.")

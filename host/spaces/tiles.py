@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..autograd.frozen import Frozen, normalised
 from ..autograd.gradients import exchanged
+from .video import without_past
 
 #: latent pixels around a tile that its picture depends on: 17.3 in the decoders of SD to Flux, 18.1 in TAESD
 MARGIN = 20
@@ -69,7 +70,7 @@ class DecodedInTiles(torch.autograd.Function):
         for window in windows(*latent.shape[-2:], ctx.tile):
             comfy.model_management.throw_exception_if_processing_interrupted()
             part = latent[(..., *window.seen)].detach().requires_grad_()
-            entries = [(table, name, wrap(window)) for table, name, wrap in ctx.seen]
+            entries = [(table, name, wrap(window)) for table, name, wrap in ctx.seen] + without_past(ctx.model)
             with torch.enable_grad(), exchanged(entries), Frozen():
                 core = window.core(ctx.model.decode(part))
             own = gradient[(..., *(slice(ratio * side.start, ratio * side.stop) for side in window.tile))]

@@ -5,6 +5,8 @@ nothing is cut off, and a gradient that is too large for the memory is made in o
 
     checkpointed  blocks of the decoder keep their inputs only and run again in the backward pass
     in tiles      windows of the latent go one after the other, see `tiles`
+
+A VAE of video sees a picture as the first frame, which has no past.
 """
 
 from __future__ import annotations
@@ -24,9 +26,11 @@ from torch import Tensor, nn
 from ...algebra.refusal import Refusal
 from ..autograd.checkpointed import checkpointed_blocks
 from ..autograd.frozen import Frozen
-from ..autograd.gradients import is_dynamic
+from ..autograd.gradients import exchanged, is_dynamic, normal_tree
 from ..autograd.memory_plan import MemoryPlan
+from .latents import of_vae, one_frame, picture_ratio
 from .tiles import MARGIN, DecodedInTiles
+from .video import without_past
 
 #: peak of a decoder's gradient over the host's estimate for decoding: SD's decoder, TAESD (0.51 and 0.08 MiB a latent
 #: pixel in float32)
@@ -46,17 +50,6 @@ def is_latent_vae(vae) -> bool:
     if vae is not None and getattr(vae, "first_stage_model", None) is None:
         raise Refusal("The VAE is empty, since its file holds none; connect one from Load VAE.")
     return vae is not None and "pixel_space_vae" not in dict(vae.first_stage_model.named_parameters(recurse=False))
-
-
-def picture_ratio(vae) -> int:
-    """Pixels to a latent pixel.
-
-    Raises:
-        Refusal: for VAEs of video and sound.
-    """
-    if not isinstance(vae.downscale_ratio, int) or vae.latent_dim != 2:
-        raise Refusal("This VAE is for video or sound; guidance works on pictures.")
-    return vae.downscale_ratio
 
 
 def latent_size(vae, height: int, width: int) -> tuple[int, int]:
@@ -126,7 +119,9 @@ class Autoencoder:
     """
 
     def __init__(self, vae, latent_format, picture: tuple[int, int], latent: tuple[int, int], plan: MemoryPlan):
-        self._vae, self._format, self._ratio = vae, latent_format, picture_ratio(vae)
+        self._vae, self._ratio, self._framed = vae, picture_ratio(vae), of_vae(vae).framed
+        self._format = copy.copy(latent_format)  # whose means and deviations a gradient passes
+        vars(self._format).update(normal_tree(vars(latent_format)))
         self._picture, self._latent, self.plan = picture, latent, plan
         #: whether all pictures so far were numbers; asked for when a device is waited for anyway
         self.sound: Tensor | bool = True
@@ -135,8 +130,8 @@ class Autoencoder:
 
     def decode(self, z: Tensor) -> Tensor:
         """The picture of a latent in model space, `B C H W`, not cut to [0, 1]."""
-        latent = self._format.process_out(z).to(self._vae.device, self._vae.vae_dtype)
-        image = torch.cat([self._decode(sample) for sample in self._pieces(latent)])
+        latent = self._format.process_out(self._in_time(z)).to(self._vae.device, self._vae.vae_dtype)
+        image = one_frame(torch.cat([self._decode(sample) for sample in self._pieces(latent)]))
         image = image[..., : self._picture[0], : self._picture[1]].to(z)
         self.sound = self.sound & is_sound(image, z)
         return (image + 1) / 2 if self._signed else image
@@ -144,14 +139,19 @@ class Autoencoder:
     def encode(self, x: Tensor) -> Tensor:
         """The latent of a picture, in model space, `B C h w`; the mean where the encoder is random."""
         image = padded(x, *(self._ratio * side for side in self._latent))
-        image = _laid_out(self._vae.process_input(image).to(self._vae.device, self._vae.vae_dtype))
+        image = self._in_time(self._vae.process_input(image)).to(self._vae.device, self._vae.vae_dtype)
         model = self._vae.first_stage_model
         with ExitStack() as stack:
             stack.enter_context(Frozen())
+            stack.enter_context(exchanged(without_past(model)))
             if image.requires_grad and self.plan.decoder:
                 stack.enter_context(checkpointed_blocks(units(model), []))
-            latent = torch.cat([model.encode(sample) for sample in self._pieces(image)])
-        return self._format.process_in(latent.to(x))
+            latent = torch.cat([model.encode(_laid_out(sample)) for sample in self._pieces(image)])
+        return one_frame(self._format.process_in(latent.to(x)))
+
+    def _in_time(self, x: Tensor) -> Tensor:
+        """`B C H W` as the VAE and the latent format take it."""
+        return x[:, :, None] if self._framed else x
 
     def _pieces(self, batch: Tensor) -> tuple[Tensor, ...]:
         """One picture at a time, except where the graph of all fits anyway."""
@@ -164,6 +164,7 @@ class Autoencoder:
             return DecodedInTiles.apply(latent, model, plan.tile)
         with ExitStack() as stack:
             stack.enter_context(Frozen())
+            stack.enter_context(exchanged(without_past(model)))
             if latent.requires_grad and plan.decoder:
                 stack.enter_context(checkpointed_blocks(units(model), []))
             return model.decode(latent)
@@ -171,15 +172,17 @@ class Autoencoder:
 
 def _laid_out(x: Tensor) -> Tensor:
     """`B C H W` as convolutions on a CPU like it best, the channels of a pixel side by side."""
-    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" and x.ndim == 4 else x
 
 
 def decoder_graph_memory(vae, shape: tuple[int, ...], plan: MemoryPlan) -> float:
     """Estimated bytes that decoding a latent of this shape takes together with its gradient."""
     tiny = isinstance(vae.first_stage_model, comfy.taesd.taesd.TAESD)
 
-    def gradient(height: int, width: int) -> float:
-        return vae.memory_used_decode((1, shape[1], height, width), vae.vae_dtype) * (_GRAPH_TINY if tiny else _GRAPH)
+    frames = (1,) if of_vae(vae).framed else ()
+
+    def gradient(*sides: int) -> float:
+        return vae.memory_used_decode((1, shape[1], *frames, *sides), vae.vae_dtype) * (_GRAPH_TINY if tiny else _GRAPH)
 
     one = gradient(*shape[2:])
     if plan.tile:
@@ -192,9 +195,15 @@ def units(module: nn.Module) -> Iterator[nn.Module]:
     """The blocks of an autoencoder: what holds layers of its own, and no rows of blocks beside them."""
     for child in module.children():
         parts = list(child.children())
-        rows = any(isinstance(part, nn.ModuleList) and len(part) for part in parts)
+        rows = any(_is_row(part) for part in parts)
         layers = any(next(part.children(), None) is None and not isinstance(part, nn.ModuleList) for part in parts)
         if layers and not rows and not isinstance(child, nn.ModuleList | nn.Sequential):
             yield child
         else:
             yield from units(child)
+
+
+def _is_row(part: nn.Module) -> bool:
+    """A list of blocks, or a sequence of what has layers of its own."""
+    blocks = isinstance(part, nn.Sequential) and any(next(item.children(), None) is not None for item in part)
+    return blocks or (isinstance(part, nn.ModuleList) and len(part) > 0)
