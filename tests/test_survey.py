@@ -20,7 +20,7 @@ PAGE = CLONE / "docs" / "survey.md"
 #: settings that make a run as short as it can be
 SHORT = {
     "iterations": 2, "inner": 2, "hold": 2, "corrections": 2, "more": 2, "gradients": 2, "langevin": 2, "batch": 2,
-    "couplings": 1, "limit": 12, "levels": 4, "draws": 2, "particles": 2,
+    "couplings": 1, "limit": 12, "levels": 4, "draws": 2, "particles": 2, "size": 3,
 }  # fmt: skip
 
 
