@@ -1,4 +1,4 @@
-"""Blind RED-diff (Alkan et al. 2023), https://openreview.net/forum?id=p4Bre3rZ5H: picture and parameters at once.
+"""Blind RED-diff (Alkan et al. 2023; https://arxiv.org/abs/2410.00083, 3.2.2): picture and parameters at once.
 
     min over q(x_0) = delta(x_0 - mu), q(theta) = delta(theta - phi) of KL(q || p(x_0, theta | y))
 
