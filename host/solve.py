@@ -232,6 +232,15 @@ def on_schedule(patcher, sigmas: Tensor) -> Tensor:
     return sigmas / (1 + sigmas) if flow else sigmas
 
 
+def flow_times(patcher, times: Sequence[float]) -> Tensor:
+    """Times of a flow model (`Level.flow_time`), falling, as SIGMAS of the model, and the final 0."""
+    model_sampling = patcher.get_model_object("model_sampling")
+    if schedule_of(model_sampling).family != "flow":
+        most = float(model_sampling.sigma_max)
+        times = [min(u / (1 - u), most) if u < 1 else most for u in times]
+    return torch.tensor([*times, 0.0])
+
+
 def sampling_sigmas(patcher, steps: int) -> Tensor:
     """SIGMAS from pure noise: Karras' spacing for exploding models, the host's simple one for flow models."""
     model_sampling = patcher.get_model_object("model_sampling")

@@ -26,6 +26,7 @@ from . import (  # noqa: E402
     priors_analytic,
     samplers,
     samplers_blind,
+    samplers_few,
     samplers_mcmc,
     samplers_particles,
     samplers_variational,
@@ -37,6 +38,7 @@ class PosteriorExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         guides = (guidance_tools, guidance, guidance_linear, guidance_latent)
         seen = (operators, measurement, diagnose, examples, finish)
-        walks = (samplers, trajectories, samplers_mcmc, samplers_particles, samplers_variational, samplers_blind)
+        walks = (samplers, trajectories, samplers_mcmc, samplers_particles, samplers_variational)
+        walks = (*walks, samplers_blind, samplers_few)
         families = (*seen, *guides, *walks, priors, priors_analytic, inspect, answers, compare)
         return [watched_node(node) for family in families for node in family.NODES]

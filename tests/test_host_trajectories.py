@@ -71,6 +71,9 @@ MEASURED = [
     ("PosteriorDCPS", {"iterations": 3, "rate": 1.5}),
     ("PosteriorREDDiff", {"rate": 0.3}),
     ("PosteriorVariationalGaussian", {"inner": 5, "hold": 20, "rate": 0.1}),
+    ("PosteriorLATINO", {"start": "back-projection", "delta": 0.0}),
+    ("PosteriorFlowDPS", {"schedule": "TriPS-T", "iterations": 3}),
+    ("PosteriorFLAIR", {"iterations": 3}),
     ("PosteriorNoiseSpace", {"preset": "as set here", "iterations": 40, "rate": 0.1}),
     ("PosteriorNoiseSpace", {"preset": "FMPlug", "iterations": 1}),
     ("PosteriorScorePrior", {"iterations": 20, "batch": 4}),
@@ -129,6 +132,20 @@ def test_they_see_a_latent_model_through_its_vae(host, sd15, vae):
         sampler, _ = host.call(node, measurement=measurement, vae=vae, **{**inputs, **short})
         samples, _ = host.sample(sd15, sampler, sigmas, host.latent(1, 4, 8, 8), host.conditioning())
         assert samples.isfinite().all()
+
+
+@pytest.mark.parametrize("family", ["pixels", "sd3"])
+def test_noise_levels_for_the_damage(host, gaussian, family, tmp_path):
+    """In the unit of the model: times of a flow model as they are, sigma = u / (1 - u) for others."""
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., :32] = 1
+    measurement = Measurement.observe(Inpainting(mask), torch.rand(1, 3, 64, 64), GaussianNoise(0.1))
+    model = gaussian if family == "pixels" else tiny_models.load(tiny_models.sd3(tmp_path / "sd3.safetensors"))
+    made = {"model": model, "measurement": measurement, "steps": 8, "start": 0.9, "end": 0.2}
+    uneven, even = (host.call("PosteriorOperatorSigmas", strength=strength, **made) for strength in (1.0, 0.0))
+    u = torch.tensor([0.9 - 0.7 * j / 9 for j in range(1, 9)])
+    torch.testing.assert_close(even[:-1], u if family == "sd3" else u / (1 - u), rtol=1e-4, atol=1e-5)
+    assert even[-1] == 0 and len(uneven) == 9 and (uneven[:-1] > even[:-1]).all()  # what is missing, at high noise
 
 
 def test_heun_is_the_host_s(host, gaussian):
