@@ -86,9 +86,10 @@ class Counted:
 def methods(measurement: Measurement, codec: Counted, steps: int) -> dict[str, tuple]:
     """Sampler and block of each."""
     carrier = Guidance(replace(measurement, operator=Decoded(measurement.operator, codec)))
+    share = math.sqrt(math.prod(measurement.image_shape) / (3 * 256 * 256))  # DPS's norm grows with the size
     own = {"LATINO": LATINO(), "FlowDPS": FlowDPS(), "TriPS-T": TRIPS, "FLAIR": FLAIR()}
     blocks = {
-        "DPS": DPS(measurement, 1000 / steps), "MPGD": MPGD(measurement), "DDNM": DDNM(measurement),
+        "DPS": DPS(measurement, share * 1000 / steps), "MPGD": MPGD(measurement), "DDNM": DDNM(measurement),
         "DiffPIR": DiffPIR(measurement, deviation=1.0), "MMPS": MMPS(measurement),
     }  # fmt: skip
     found = {name: (GuidedDDIM(1.0), decoded(block, codec)) for name, block in blocks.items()}

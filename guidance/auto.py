@@ -28,6 +28,8 @@ from .timing import Timing
 #: 25.3, 26.1 and 25.9 dB, and 30.1, 30.9 and 30.5, at 1, 1/2 and 1/4 (the JPEG itself 24.9 and 29.6; one model call at
 #: its best level 26.0 and 30.5)
 HALF = Timing(0.5)
+#: up to so many steps a latent model is taken for one that was made for few
+FEW = 12
 Effort = Literal["normal", "best"]
 EFFORTS = get_args(Effort)
 
@@ -46,6 +48,9 @@ def automatic(
             model calls on Pi-GDM is on or near the frontier of `bench frontier` for large holes and blur of priors that
             know their pictures well; a prior of texture only (the embedded one) does better with "normal".
     """
+    if latent and steps <= FEW and measurement.operator.linear:
+        words = "DiffPIR, because these are few steps of a latent model and the damage is linear; no gradient"
+        return DiffPIR(measurement, deviation=1.0), words
     if latent:
         return DPS(measurement, 1000 / steps), "DPS, because the model works on latents"
     if not measurement.operator.linear and _has_inverse(measurement):

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ..guidance.auto import Effort, automatic
+from ..guidance.base import Guidance
 from ..guidance.grey import Grey, in_grey, is_grey
 from ..measurement.blend import keep_measured, shows_pixels
 from ..measurement.measurement import Measurement
@@ -32,12 +33,14 @@ from ..measurement.noise import ROUNDING, GaussianNoise
 from ..measurement.noise_level import noise_level
 from ..operators.identity import Scale
 from ..samplers.annealed import AnnealedRestoration
+from ..samplers.auto import for_latents
 from ..samplers.ddim import GuidedDDIM
+from .autograd.memory import gradient_fits
 from .models.tiled import fitting
 from .run import Guide
 from .sampler import GuidedSampler
 from .spaces.space import schedule_of
-from .spaces.vae import is_latent_vae
+from .spaces.vae import is_latent_vae, latent_size
 from .start import decode, start_latent
 
 #: the noise that Observe says when nobody says anything else
@@ -87,24 +90,24 @@ class Path:
 
 def solve(
     patcher, measurement: Measurement, steps: int, restore: bool, guides: Sequence[Guide] = (), vae=None,
-    effort: Effort = "normal", **how,
+    effort: Effort = "normal", cfg: float = 1.0, **how,
 ) -> tuple[Tensor, Path]:  # fmt: skip
     """The pictures, `B C H W` in [0, 1], and the path that led to them, with the measurement that they are judged by.
 
     Args:
-        how: of `Path.run`: batch, positive, negative, cfg, seed.
+        how: of `Path.run`: batch, positive, negative, seed.
     """
-    path = choose(patcher, measurement, steps, restore, guides, vae, effort)
+    path = choose(patcher, measurement, steps, restore, guides, vae, effort, cfg)
     model, windows = fitting(patcher, path.measurement, path.keeps)
     path = replace(path, words=f"{path.words}; {windows}") if windows else path
-    images = path.run(model, vae=vae, **how)
+    images = path.run(model, vae=vae, cfg=cfg, **how)
     noise = None if guides or path.kind == "sample" else unexplained(path.measurement, images)
     if noise is None:
         return images, path
-    again = choose(patcher, replace(measurement, noise=noise), steps, restore, guides, vae)
+    again = choose(patcher, replace(measurement, noise=noise), steps, restore, guides, vae, effort, cfg)
     words = f"{again.words}; with sigma_y = {noise.sigma:.2g}, as less noise could not explain what was seen"
     model, _ = fitting(patcher, again.measurement, again.keeps)
-    return again.run(model, vae=vae, **how), replace(path, words=words)
+    return again.run(model, vae=vae, cfg=cfg, **how), replace(path, words=words)
 
 
 def unexplained(measurement: Measurement, images: Tensor) -> GaussianNoise | None:
@@ -124,16 +127,17 @@ def unexplained(measurement: Measurement, images: Tensor) -> GaussianNoise | Non
 
 def choose(
     patcher, measurement: Measurement, steps: int, restore: bool, guides: Sequence[Guide] = (), vae: Any = None,
-    effort: Effort = "normal",
+    effort: Effort = "normal", cfg: float = 1.0,
 ) -> Path:  # fmt: skip
     """The best known path for a measurement, or the one that the given guides allow."""
     with torch.inference_mode(False):  # what the run moves and differentiates must be normal tensors
-        return _choose(patcher, measurement, steps, restore, guides, vae, effort)
+        return _choose(patcher, measurement, steps, restore, guides, vae, effort, cfg)
 
 
 def _choose(
-    patcher, measurement: Measurement, steps: int, restore: bool, guides: Sequence[Guide], vae: Any, effort: Effort
-) -> Path:
+    patcher, measurement: Measurement, steps: int, restore: bool, guides: Sequence[Guide], vae: Any, effort: Effort,
+    cfg: float,
+) -> Path:  # fmt: skip
     latent = is_latent_vae(vae)
     if guides:
         words, keeps, grey = ", ".join(guide.block.label for guide in guides), False, False
@@ -142,11 +146,15 @@ def _choose(
         keeps, grey = is_mask(measurement) and measurement.clean, is_grey(measurement)
         if restore and not latent and is_only_noise(measurement):
             return posterior_mean(patcher, measurement, grey)
-        block, words = automatic(measurement, steps, latent, restore, effort)
-        guides = (Guide(block, vae), *([Guide(Grey(measurement), vae)] if grey and not latent else []))
+        about = "; kept grey, as the damaged picture is" if grey else ""
         if measurement is not given:
-            words += f"; the known pixels look cleaner than sigma_y = {given.noise.level:g} and were kept as they are"
-        words += "; kept grey, as the damaged picture is" if grey else ""
+            level = given.noise.level
+            about = f"; the known pixels look cleaner than sigma_y = {level:g} and were kept as they are{about}"
+        if latent and (few := _for_latents(patcher, measurement, steps, vae, cfg)):
+            return replace(few, words=few.words + about, keeps=keeps, grey=grey)
+        block, words = automatic(measurement, steps, latent, restore, effort)
+        words += about
+        guides = (Guide(block, vae), *([Guide(Grey(measurement), vae)] if grey and not latent else []))
     if restore and can_restore(guides, vae):
         sigmas, sampler = on_schedule(patcher, restoration_sigmas_for(measurement, steps)), AnnealedRestoration()
         start, kind = "smooth", "restoration"
@@ -154,6 +162,18 @@ def _choose(
         sigmas, sampler, start, kind = sampling_sigmas(patcher, steps), GuidedDDIM(1.0), "noise", "sample"
     words = f"{'restoration' if kind == 'restoration' else 'samples'} by {words}; {steps} steps"
     return Path(measurement, GuidedSampler(guides, sampler), sigmas, start, kind, words, keeps, grey)
+
+
+def _for_latents(patcher, measurement: Measurement, steps: int, vae: Any, cfg: float) -> Path | None:
+    """The path of a sampler that brings the measurement in by itself, see `samplers.auto`."""
+    _, height, width = measurement.image_shape
+    shape = (1, vae.latent_channels, *latent_size(vae, height, width))
+    chosen = for_latents(measurement, steps, cfg, gradient_fits(patcher, shape, 2 if cfg > 1 else 1))
+    if chosen is None:
+        return None
+    sampler = GuidedSampler((Guide(Guidance(measurement), vae),), chosen[0])
+    words = f"samples by {chosen[1]}; {steps} steps"
+    return Path(measurement, sampler, sampling_sigmas(patcher, steps), "noise", "sample", words)
 
 
 def posterior_mean_only(patcher, measurement: Measurement, vae: Any = None) -> Path | None:

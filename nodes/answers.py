@@ -55,7 +55,7 @@ def sampled(
     if not positive and needs_prompt(model.model):
         raise Refusal("This model needs a prompt; connect CLIP Text Encode to positive (its text may be empty).")
     if sampler is None:
-        path = choose(model, measurement, steps, False, guidance or (), vae, effort)
+        path = choose(model, measurement, steps, False, guidance or (), vae, effort, cfg)
     else:
         levels = sampling_sigmas(model, steps) if sigmas is None else sigmas
         path = Path(measurement, sampler, levels, "noise", "sample", f"samples by a sampler of yours; {len(levels) - 1} steps")

@@ -166,7 +166,7 @@ class SolveNode(io.ComfyNode):
             **found_by("PosteriorSolve"),
             category=CATEGORY,
             description="From a measurement to pictures in one node. Chooses a method that fits, unless guidance is "
-            "connected: DDNM for clean linear damage, DiffPIR for noisy one, Pi-GDM or DPS for the rest, DPS for latent models.",
+            "connected: DDNM for clean linear damage, DiffPIR for noisy one, Pi-GDM or DPS for the rest; LATINO, FLAIR or DPS for latent models.",
             inputs=[
                 io.Model.Input("model", tooltip="Any picture model: the embedded photo prior, SD1.5, SDXL, SD3, Flux ..."),
                 Measurement.Input("measurement", tooltip="What was seen."),

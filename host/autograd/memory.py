@@ -64,6 +64,20 @@ def reserve(guider, shape: tuple[int, ...], space: ModelSpace, jacobian: bool = 
     return plan
 
 
+def gradient_fits(patcher, shape: tuple[int, ...], kinds: int) -> bool:
+    """Whether a pass through a MODEL with its gradient fits the memory, made as sparingly as for one picture at a time.
+
+    Args:
+        shape, kinds: as in `graph_memory`.
+    """
+    device = patcher.load_device
+    if management.is_device_cpu(device):
+        available = management.get_free_memory(device)
+    else:
+        available = management.get_total_memory(device) - patcher.model_size() - management.extra_reserved_memory()
+    return _CHECKPOINTED * graph_memory(patcher.model, (1, *shape[1:]), kinds) <= available
+
+
 def sparing() -> MemoryPlan:
     return MemoryPlan(out_of_place=True, checkpoint=True)
 
