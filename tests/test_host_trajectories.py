@@ -10,8 +10,10 @@ from guided_host import SIZE, gaussian_model, guide, measured, misfit
 from posterior.guidance.ddnm import DDNM
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
+from posterior.operators.downscale import downscale
 from posterior.operators.identity import Identity
 from posterior.operators.inpainting import Inpainting
+from posterior.operators.jpeg import JPEG
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +134,18 @@ def test_they_see_a_latent_model_through_its_vae(host, sd15, vae):
         sampler, _ = host.call(node, measurement=measurement, vae=vae, **{**inputs, **short})
         samples, _ = host.sample(sd15, sampler, sigmas, host.latent(1, 4, 8, 8), host.conditioning())
         assert samples.isfinite().all()
+
+
+@pytest.mark.parametrize("operator, method", [(downscale(4, "box"), "LATINO"), (JPEG(30), "FLAIR")], ids=str)
+def test_solve_takes_few_steps_of_a_latent_model_without_its_gradient(host, sd15, vae, operator, method):
+    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    measurement = Measurement.simulate(operator, picture, GaussianNoise(0.05), 0)
+    result = host.call(
+        "PosteriorSolve", model=sd15, measurement=measurement, estimate="samples", steps=2, seed=0, batch_size=1,
+        cfg=1.0, vae=vae, positive=host.conditioning(), negative=host.conditioning(),
+    )  # fmt: skip
+    assert result[0].isfinite().all() and result[0].shape == (1, 64, 64, 3)
+    assert f"samples by {method}, because" in result[3]
 
 
 @pytest.mark.parametrize("family", ["pixels", "sd3"])
