@@ -18,10 +18,9 @@ from ..host.sampler import GuidedSampler
 from ..measurement.measurement import Measurement as Measured
 from ..operators.families import FAMILIES, DiskRadius, Exposure, Family, FreeKernel, GammaCurve, GaussianWidth, Motion
 from ..samplers.annealed import AnnealedRestoration
-from ..samplers.blind import Blind
+from ..samplers.blind import DETAIL, Blind
 from ..samplers.blind_gibbs import BlindSplitGibbs
 from ..samplers.blind_red_diff import BlindREDDiff
-from ..samplers.ddim import GuidedDDIM
 from ..samplers.unknown import Unknown
 from .report import spoken
 from .schema import MeasuredSamplerNode, Setting
@@ -125,9 +124,8 @@ class BlindSamplerNode(BlindNode):
     def execute(cls, measurement, method, update, path, since, vae=None, **given: Any) -> io.NodeOutput:
         if given["unknown"] == GammaCurve.label and method != "DPS":
             raise Refusal("Gamma is not linear; choose the method DPS.")
-        sampler = Blind(
-            cls.unknown(given, update), GuidedDDIM(1.0) if path == "sample" else AnnealedRestoration(), since
-        )
+        unknown, restores = cls.unknown(given, update), path == "restoration"
+        sampler = Blind(unknown, AnnealedRestoration(), since, DETAIL) if restores else Blind(unknown, since=since)
         return guided(METHODS[method], measurement, vae, sampler)
 
 

@@ -8,9 +8,12 @@ With DPS it does what BlindDPS does (Chung et al. 2023, https://arxiv.org/abs/22
 model for kernels is at hand: the prior of kernels is the simplex, on which their l1 norm is 1 and penalises nothing.
 
 x0_hat is the model's own prediction, before the block has bent it to y with the theta of now, which would confirm
-itself. Its error counts as noise of y when theta is drawn, r_t^2 of a white prior (`State.white_variance`). At high
-noise x0_hat says little, so that theta stays as it is until a share `since` of the sampling is done; GibbsDDRM starts
-at 0.3.
+itself. At high noise it says little, so that theta stays as it is until a share `since` of the sampling is done;
+GibbsDDRM starts at 0.3.
+
+A restoration puts no noise back. Its x0_hat is a mean, as blurred as y at first, whose least squares find no blur at
+all: of a Gaussian of 2 pixels on training photographs 0.6 are left. With the error of that mean counted, r_t of a white
+prior of deviation `detail` (`State.white_variance`, `samplers.unknown`), 1.9 to 2.0 are found.
 """
 
 from __future__ import annotations
@@ -21,12 +24,14 @@ from torch import Tensor
 
 from ..diffusion.run import Block, Run
 from ..diffusion.state import Estimate, State, Step
-from ..guidance.diffpir import PHOTOS
 from ..guidance.timing import Timing
 from ..measurement.measurement import Measurement
 from .base import Sampler
 from .ddim import GuidedDDIM
 from .unknown import Search, Unknown
+
+#: `detail` for restorations: of 0.05, 0.1 and 0.2 what came nearest to Gaussian blurs on training photographs
+DETAIL = 0.2
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,13 @@ class Blind(Sampler):
         unknown: what is to be found; the block's own operator is what happened after it.
         sampler: the sampler, with blocks.
         since: share of the sampling after which theta is updated, in [0, 1).
+        detail: standard deviation of what x0_hat cannot show of pictures, in the model's unit; 0 for samples.
     """
 
     unknown: Unknown = Unknown()
     sampler: Sampler = GuidedDDIM(1.0)
     since: float = 0.3
+    detail: float = 0.0
 
     label = "Blind sampler"
 
@@ -53,8 +60,9 @@ class Blind(Sampler):
         run.measurement  # noqa: B018  refuses a run without one
         first, *others = run.blocks
         search = Search(self.unknown, first.measurement, x, run.draw.of("unknown"))
-        follower = Follower(first, search, self.since)
+        follower = Follower(first, search, self.since, self.detail)
         x0 = self.sampler(replace(run, blocks=(follower, *others)), x)
+        x0 = search.aligned(x0)
         run.record.update(search.record())
         return x0
 
@@ -65,11 +73,11 @@ class Follower:
     Args:
         block: with the known part of the operator.
         search: of one run.
-        since: as in `Blind`.
+        since, detail: as in `Blind`.
     """
 
-    def __init__(self, block: Block, search: Search, since: float):
-        self.block, self.search, self._since = block, search, since
+    def __init__(self, block: Block, search: Search, since: float, detail: float):
+        self.block, self.search, self._since, self._detail = block, search, since, detail
 
     @property
     def label(self) -> str:
@@ -89,7 +97,8 @@ class Follower:
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         if state.progress >= self._since:
-            self.search.update(self.search.picture(state.x0), state.white_variance(PHOTOS) ** 0.5)
+            error = state.white_variance(self._detail) ** 0.5 if self._detail else 0.0
+            self.search.update(self.search.picture(state.x0), error)
         self.block = self.block.observing(self.search.measurement())
         return self.block.estimate(state, x0)
 

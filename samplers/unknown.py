@@ -7,6 +7,10 @@ r = y - P A(theta)(x), its Jacobian J in theta and H = J^T J / sigma_y^2 + I / c
     draw    exactly, N(theta + step, H^-1), where A(theta)(x) is linear in theta (levels); otherwise by MALA with the
             metric H (Girolami and Calderhead 2011, https://doi.org/10.1111/j.1467-9868.2010.00765.x, simplified)
 
+x may be a mean given y, with an error e of its own, in all directions alike. What a blur of a kind makes of that has
+the mean square e^2 norm(k)^2 in each number of y, so that m e^2 norm(k)^2 / (2 sigma_y^2) comes on top, the M-step of
+variational EM (Levin et al. 2011, https://doi.org/10.1109/CVPR.2011.5995308).
+
 A free kernel is solved on the simplex, by accelerated projected gradients (Beck and Teboulle 2009; the projection is
 that of Duchi et al. 2008), with the means taken out of x and y, which a kernel of sum 1 does not touch; it is drawn by
 the same from y + sigma_y n, which without the simplex is an exact draw. Where all of y was seen the differences of
@@ -31,9 +35,10 @@ from ..measurement.decoded import Decoded
 from ..measurement.measurement import Measurement
 from ..measurement.noise import ROUNDING, GaussianNoise
 from ..operators.compose import compose
-from ..operators.families import Family, FreeKernel, Known, Spread
+from ..operators.families import Blur, Family, FreeKernel, Known, Spread
 from ..operators.identity import Identity
 from ..operators.levels import Levels
+from .simplex import least_on_simplex, moved, steps
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class Search:
         self.known = replace(measurement, operator=operator.operator) if self.codec else measurement
         if not self.known.operator.linear:
             raise Refusal(f"{operator.label} is not linear; what comes after an unknown damage must be.")
-        self.unknown, self.draw = unknown, draw
+        self.unknown, self.draw, self._error = unknown, draw, 0.0
         self.theta = unknown.family.start().to(like).repeat(len(like), 1)
         self.sigma: Tensor | None = None
         if unknown.noise:
@@ -107,7 +112,8 @@ class Search:
     def update(self, x: Tensor, error: float = 0.0) -> None:
         """theta and sigma_y for a picture x, `B C H W`, which may be off by a deviation `error`."""
         family, linear = self.unknown.family, self.known.operator
-        draws, deviation = self.unknown.update == "draw", self._deviation(self._noise(), error).to(x)
+        draws, self._error = self.unknown.update == "draw", error
+        deviation = self._deviation(self._noise(), 0.0 if isinstance(family, Blur) else error).to(x)
         if isinstance(family, FreeKernel):
             self._kernel(x, deviation if draws else None)
         elif len(self.theta[0]):
@@ -138,6 +144,21 @@ class Search:
 
     def _note(self) -> None:
         self.path.append((self.theta[0].clone(), None if self.sigma is None else self.sigma.flatten()[0].clone()))
+
+    def aligned(self, x0: Tensor) -> Tensor:
+        """A picture that goes with a free kernel whose centre of mass is in the middle, which is put there.
+
+        A shift of one is undone by the opposite shift of the other, and nothing in y tells which is which. By whole
+        pixels; latents and kinds of blur, which are centred, stay as they are.
+        """
+        family = self.unknown.family
+        if self.codec or not isinstance(family, FreeKernel):
+            return x0
+        kernel, n = family.kernel(self.theta), family.size
+        line = torch.arange(n, dtype=kernel.dtype, device=kernel.device) - n // 2
+        away = [(kernel.sum(dim)[:, 0] @ line).round().long() for dim in (-1, -2)]
+        self.theta = family.theta(moved(kernel, away, 1, black=True))
+        return moved(x0, away, -1)
 
     def record(self) -> dict[str, Any]:
         """What was found, per sample, and how it came about for the first: curves by name, and the kernel."""
@@ -176,20 +197,39 @@ class Search:
         r, columns = self._residual(theta, x, deviation)
         J, pull = columns(), (theta - self.unknown.family.start().to(theta)) / self.unknown.spread**2
         H = J.mT @ J + torch.eye(theta.shape[1]).to(theta) * (self.unknown.spread**-2 + 1e-9)
-        factor = torch.linalg.cholesky(H)
         gradient = (J.mT @ r[:, :, None])[..., 0] - pull
-        return self._energy(theta, r), torch.cholesky_solve(gradient[..., None], factor)[..., 0], factor
+        if self._scatters:
+            kernel, slopes = (part.flatten(1, 2) for part in self.unknown.family.slopes(theta))
+            weight = self._scatter(r.shape[1], deviation)
+            H = H + weight[:, :, None] * slopes.mT @ slopes
+            gradient = gradient - weight * (slopes.mT @ kernel[:, :, None])[..., 0]
+        factor = torch.linalg.cholesky(H)
+        energy = self._energy(theta, r, deviation)
+        return energy, torch.cholesky_solve(gradient[..., None], factor)[..., 0], factor
 
-    def _energy(self, theta: Tensor, r: Tensor) -> Tensor:
+    def _energy(self, theta: Tensor, r: Tensor, deviation: Tensor) -> Tensor:
         away = (theta - self.unknown.family.start().to(theta)) / self.unknown.spread
-        return (r.square().sum(1) + away.square().sum(1)) / 2
+        energy = (r.square().sum(1) + away.square().sum(1)) / 2
+        if self._scatters:
+            kernel = self.unknown.family.kernel(theta).flatten(1)
+            energy = energy + self._scatter(r.shape[1], deviation)[:, 0] * kernel.square().sum(1) / 2
+        return energy
+
+    @property
+    def _scatters(self) -> bool:
+        """Whether the picture's own error is seen through a kernel."""
+        return self._error > 0 and isinstance(self.unknown.family, Blur)
+
+    def _scatter(self, count: int, deviation: Tensor) -> Tensor:
+        """What norm(k)^2 / 2 weighs because of the picture's error, `B 1`."""
+        return count * self._error**2 / deviation.square().flatten(1).mean(1, keepdim=True)
 
     def _newton(self, x: Tensor, deviation: Tensor) -> None:
         energy, step, _ = self._law(self.theta, x, deviation)
         theta = self.theta
         for halved in range(4):
             ahead = self.unknown.family.bounded(self.theta + step / 2**halved)
-            value = self._energy(ahead, self._residual(ahead, x, deviation)[0])
+            value = self._energy(ahead, self._residual(ahead, x, deviation)[0], deviation)
             better = value < energy
             theta, energy = torch.where(better[:, None], ahead, theta), torch.where(better, value, energy)
         self.theta = theta
@@ -227,29 +267,12 @@ class Search:
             ones = forward(torch.ones_like(x))
             y = y - y.sum((2, 3), keepdim=True) / ones.sum((2, 3), keepdim=True) * ones
         spread = Spread(x, family.size, family.boundary)
-        rate = 1 / spread.curvature[:, None, None, None]
-        k = ahead = family.kernel(self.theta)
-        momentum = 1.0
-        for _ in range(10 * self.unknown.rounds):
-            slope = spread.adjoint(adjoint(forward(spread.forward(ahead)) - y))
-            new = on_simplex((ahead - rate * slope).flatten(1)).view_as(k)
-            next_momentum = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
-            ahead = new + (momentum - 1) / next_momentum * (new - k)
-            k, momentum = new, next_momentum
+
+        def slope(k: Tensor) -> Tensor:
+            return spread.adjoint(adjoint(forward(spread.forward(k)) - y))
+
+        k = least_on_simplex(slope, spread.curvature, family.kernel(self.theta), 10 * self.unknown.rounds)
         self.theta = family.theta(k)
-
-
-def steps(x: Tensor) -> Tensor:
-    """Differences of neighbours, down and to the right, `B 2C H W`; the last row and column wrap around."""
-    return torch.cat([x.roll(-1, -2) - x, x.roll(-1, -1) - x], 1)
-
-
-def on_simplex(v: Tensor) -> Tensor:
-    """The nearest point with entries >= 0 of sum 1, for each row, `B K`."""
-    falling = v.sort(1, descending=True).values
-    excess = (falling.cumsum(1) - 1) / torch.arange(1, v.shape[1] + 1, dtype=v.dtype, device=v.device)
-    last = (falling > excess).sum(1, keepdim=True) - 1
-    return (v - excess.gather(1, last)).clamp_min(0)
 
 
 def _one(sigma: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from posterior.measurement.noise import GaussianNoise
 from posterior.operators import kernels
 from posterior.operators.compose import compose
 from posterior.operators.convolution import convolution
-from posterior.operators.families import DiskRadius, Exposure, FreeKernel, GammaCurve, Known, Motion
+from posterior.operators.families import DiskRadius, Exposure, FreeKernel, GammaCurve, GaussianWidth, Known, Motion
 from posterior.operators.identity import Identity, Scale
 from posterior.operators.inpainting import RandomPixels
 from posterior.operators.levels import Levels
@@ -28,7 +28,8 @@ from posterior.priors.gaussian import Gaussian
 from posterior.samplers.blind import Blind
 from posterior.samplers.blind_gibbs import BlindSplitGibbs
 from posterior.samplers.blind_red_diff import BlindREDDiff
-from posterior.samplers.unknown import Search, Unknown, on_simplex
+from posterior.samplers.simplex import on_simplex
+from posterior.samplers.unknown import Search, Unknown
 
 
 def integrated(log_p: Tensor, grid: Tensor) -> tuple[float, float]:
@@ -96,6 +97,34 @@ def test_a_blur_s_parameters_are_found_in_a_known_picture(family, start):
         assert search.sigma.item() == pytest.approx(0.01, rel=0.05)
         found = search.measurement()
         assert found.fit(x).item() == pytest.approx(1, abs=0.05)
+
+
+def test_the_error_of_a_mean_is_counted_as_what_it_scatters():
+    """The least mean of norm(y - k * (x + e n))^2, over many n, on a grid."""
+    x, family, e = picture(), GaussianWidth(15, sigma=1.5), 0.3
+    known = Measurement(Identity(), family.operator(torch.tensor([[1.5]], dtype=F64)).forward(x), GaussianNoise(0.01))
+    n = torch.randn(400, 3, 32, 32, dtype=F64, generator=torch.Generator().manual_seed(1))
+    grid = torch.linspace(1.2, 2.4, 61, dtype=F64)
+    misfit = [(known.y - family.operator(s[None, None]).forward(x + e * n)).square().mean() for s in grid]
+    search = Search(Unknown(family, rounds=10), known, x, Streams(0, "test"))
+    search.update(x, e)
+    # a step of the grid; the border sees some noise twice
+    assert search.theta.item() == pytest.approx(grid[torch.stack(misfit).argmin()].item(), abs=0.05)
+    assert search.theta.item() > 1.55
+
+
+def test_a_kernel_and_its_picture_are_put_in_the_middle_together():
+    x, kernel = picture(), torch.zeros(1, 1, 7, 7, dtype=F64)
+    kernel[..., 4, 5], kernel[..., 4, 6] = 0.7, 0.3
+    y = convolution(kernel, "circular").forward(x)
+    family = FreeKernel(7, "circular")
+    search = Search(Unknown(family), Measurement(Identity(), y, GaussianNoise(0.01)), x, Streams(0, "test"))
+    search.move(family.theta(kernel))
+    moved = search.aligned(x)
+    found = search.record()["kernel"]
+    assert found[0, 0, 3, 3].item() == pytest.approx(0.7, abs=1e-4)
+    inside = (..., slice(6, -6), slice(6, -6))
+    torch.testing.assert_close(convolution(found, "circular").forward(moved)[inside], y[inside], atol=1e-3, rtol=0)
 
 
 def test_a_free_kernel_is_found_in_a_known_picture():
