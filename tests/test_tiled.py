@@ -97,14 +97,19 @@ def test_windows_cover_a_picture_and_move(host):
     assert Windows(48, 12).over(20, 30) == [(slice(0, 20), slice(0, 30))]
 
 
-def test_only_windows_with_damage_are_computed(host, texture):
+def test_only_windows_with_damage_are_computed(host, texture, monkeypatch):
     hole = torch.zeros(1, 1, SIDE, SIDE)
     hole[..., 5:9, 5:9] = 1
     measurement, sizes = measured(hole), []
     model = host.call("PosteriorTiledModel", model=texture, window=WINDOW, overlap=0.25, mask=hole[:, 0])
     sigmas, latent = torch.tensor([1.0, 0.5, 0.0]), host.latent(1, 3, SIDE, SIDE)
+    asked, estimate = [], model.model.memory_required
+    monkeypatch.setattr(
+        model.model, "memory_required", lambda shape, **how: asked.append(shape) or estimate(shape, **how)
+    )
     got, _ = host.sample(counted(model, sizes), sampler_for(DDNM(measurement)), sigmas, latent)
     assert sizes == [(WINDOW, WINDOW)] * 2
+    assert asked[0][-2:] == [WINDOW, WINDOW]  # which the host keeps free
     assert (measurement.residual((got + 1) / 2)).abs().max() < 1e-6
 
 

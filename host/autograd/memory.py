@@ -9,6 +9,7 @@ import comfy.model_management as management
 import torch
 
 from ..spaces.space import ModelSpace
+from ..spaces.windows import at_once
 from .memory_plan import TILE, MemoryPlan
 
 #: bytes of saved activations per latent pixel, byte of the dtype and unit of the model's `memory_usage_factor`;
@@ -42,7 +43,7 @@ def reserve(guider, shape: tuple[int, ...], space: ModelSpace, jacobian: bool = 
         jacobian: whether the gradient passes through the model, or through that way only.
     """
     patcher, device = guider.model_patcher, guider.model_patcher.load_device
-    own = graph_memory(guider.inner_model, shape, len(guider.conds)) if jacobian else 0.0
+    own = graph_memory(guider.inner_model, at_once(patcher, shape), len(guider.conds)) if jacobian else 0.0
     patchers = [patcher, *guider.loaded_models, *space.patchers()]
     if management.is_device_cpu(device):
         available = management.get_free_memory(device)

@@ -19,10 +19,9 @@ from torch.utils.checkpoint import checkpoint
 from ...measurement.blend import shows_pixels
 from ...measurement.measurement import Measurement
 from ..spaces.latents import of_model
-from ..spaces.windows import Window, Windows, blended
+from ..spaces.windows import ATTACHMENT, Window, Windows, at_once, blended
 from .pixel_model import on_squares
 
-_TILED = "posterior_tiled"
 #: picture pixels that a model takes at once: networks on pixels, and those on latents
 _PIXELS, _LATENTS = 256, 1024
 #: picture pixels to one of a latent, by channels; 8 for the others
@@ -53,11 +52,15 @@ def tiled(patcher, side: int = 0, overlap: float = 0.25, region: Tensor | None =
         parts = [_seen(executor, x, place, t, conds, kwargs) for place in places]
         return blended(windows, places, parts, x)
 
-    clone = patcher.clone()
-    kind = comfy.patcher_extension.WrappersMP.APPLY_MODEL
-    clone.remove_wrappers_with_key(kind, _TILED)
-    clone.add_wrapper_with_key(kind, _TILED, apply_model)
-    clone.set_attachments(_TILED, windows)
+    def prepare(executor, model, noise_shape: Sequence[int], *args, **kwargs):
+        """The memory that the host asks for is that of one window."""
+        return executor(model, at_once(clone, noise_shape), *args, **kwargs)
+
+    clone, kinds = patcher.clone(), comfy.patcher_extension.WrappersMP
+    for kind, wrapper in ((kinds.APPLY_MODEL, apply_model), (kinds.PREPARE_SAMPLING, prepare)):
+        clone.remove_wrappers_with_key(kind, ATTACHMENT)
+        clone.add_wrapper_with_key(kind, ATTACHMENT, wrapper)
+    clone.set_attachments(ATTACHMENT, windows)
     return clone
 
 
@@ -120,13 +123,13 @@ def fitting(patcher, measurement: Measurement, own_pixels: bool):
     large = patcher.model.memory_required(shape) > free
     if on_squares(patcher.model):
         large |= height * width > _LARGE
-    if not large or patcher.get_attachment(_TILED) is not None:
+    if not large or patcher.get_attachment(ATTACHMENT) is not None:
         return patcher, ""
     hole = None
     picture = measurement.y.new_empty(1, *measurement.image_shape)
     if own_pixels and pixels and shows_pixels(measurement.operator, picture):
         hole = (measurement.operator.singular_values(picture) == 0).expand_as(picture)
     clone = tiled(patcher, region=hole)
-    return clone, f"in windows of {clone.get_attachment(_TILED).side * ratio} pixels" + (
+    return clone, f"in windows of {clone.get_attachment(ATTACHMENT).side * ratio} pixels" + (
         "" if hole is None else " around what is missing"
     )

@@ -19,6 +19,9 @@ from torch.autograd.function import once_differentiable
 #: steps of the fixed pattern, down and across: irrational, so that it does not repeat itself
 _PATTERN = (0.6180339887, 0.7548776662)
 
+#: where a MODEL that looks in windows keeps them
+ATTACHMENT = "posterior_tiled"
+
 Window = tuple[slice, slice]
 
 
@@ -64,6 +67,12 @@ class Windows:
     def _ramp(self, size: int, like: Tensor) -> Tensor:
         edge = torch.arange(size, device=like.device, dtype=like.dtype) + 0.5
         return (torch.minimum(edge, edge.flip(0)) / max(self.overlap, 1)).clamp(max=1.0)
+
+
+def at_once(patcher, shape: Sequence[int]) -> list[int]:
+    """The shape of what a MODEL sees at once of a state `B C H W` or `B C 1 H W`."""
+    windows = patcher.get_attachment(ATTACHMENT)
+    return list(shape) if windows is None else [*shape[:-2], *(min(windows.side, size) for size in shape[-2:])]
 
 
 def blended(windows: Windows, places: Sequence[Window], parts: Sequence[Tensor], elsewhere: Tensor) -> Tensor:
