@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_families
 import tiny_models
 from PIL import Image
 
@@ -39,18 +40,38 @@ def test_a_workflow_is_what_the_editor_saves(path: Path):
 def with_tiny_checkpoint(workflow: dict, server: Server, host: Callable[[], object]) -> dict:
     """The prompt of a workflow; one that wants the user's checkpoint finds one with random weights under its name, and
     is asked for little of it: a small picture and few steps."""
-    names = [node["widgets_values"][0] for node in workflow["nodes"] if node["type"] == "CheckpointLoaderSimple"]
-    folder = server.base / "models" / "checkpoints"
-    for name in names:
+    names = {node["type"]: node["widgets_values"][0] for node in workflow["nodes"] if node["type"] in TINY}
+    for kind, name in names.items():
         host()
-        folder.mkdir(parents=True, exist_ok=True)
-        tiny_models.sd15_checkpoint(folder / name)
+        folder, save = TINY[kind]
+        (server.base / "models" / folder).mkdir(parents=True, exist_ok=True)
+        save(server.base / "models" / folder / name)
     prompt = to_prompt(workflow, server.object_info())
     for node in prompt.values() if names else ():
         node["inputs"] |= {"PosteriorExamplePhoto": {"size": 128}, "PosteriorSolve": {"steps": 4}}.get(
             node["class_type"], {}
         )
-    return prompt
+        if node["class_type"] == "CLIPTextEncode" and "UNETLoader" in names:  # text encoders are too large for a test
+            family = FAMILIES[names["UNETLoader"]]
+            node |= {
+                "class_type": "TestRandomConditioning", "inputs": {"width": family.width, "pooled": family.pooled},
+            }  # fmt: skip
+    return {key: node for key, node in prompt.items() if node["class_type"] != "CLIPLoader"}
+
+
+#: of the diffusion models that templates name
+FAMILIES = {
+    name: next(family for family in tiny_families.FAMILIES if family.name == kind)
+    for name, kind in {
+        "qwen_image_fp8_e4m3fn.safetensors": "QwenImage", "chroma-radiance-x0.safetensors": "ChromaRadiance",
+    }.items()
+}  # fmt: skip
+#: where a loader finds its files, and what makes a tiny one
+TINY: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "CheckpointLoaderSimple": ("checkpoints", tiny_models.sd15_checkpoint),
+    "UNETLoader": ("diffusion_models", lambda path: tiny_families.save(FAMILIES[path.name], path)),
+    "VAELoader": ("vae", tiny_families.save_wan_vae),
+}
 
 
 def psnr(content: bytes, truth: np.ndarray) -> float:

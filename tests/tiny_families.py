@@ -6,11 +6,16 @@ released model, the sizes of the tiny one are put in their place (`load`).
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import tiny_models
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 FLUX = {
@@ -46,6 +51,7 @@ class Family:
         width, pooled, extra: of the prompt; `extra` are shapes of more embeddings that it brings.
         reference: whether the model takes pictures to edit.
         side: of the smallest picture that it can make, or a small one.
+        file: the function of `tiny_models` that makes its checkpoint, where the host reads all sizes off it.
     """
 
     name: str
@@ -58,9 +64,12 @@ class Family:
     extra: dict[str, tuple[int, ...]] = field(default_factory=dict)
     reference: bool = False
     side: int = 64
+    file: str = ""
 
 
 FAMILIES = [
+    Family("SD15", None, {}, "patches4", width=768, file="sd15"),
+    Family("SD3", None, {}, width=4096, pooled=2048, file="sd3"),
     Family("AuraFlow", None, {"max_seq": 64, "cond_seq_dim": 12, "n_double_layers": 1, "n_layers": 2, "dim": 32,
                               "n_heads": 2, "global_conddim": 16}, "patches4", marks={"cond_seq_dim": 2048}),
     Family("PixArtAlpha", "pixart_alpha", {
@@ -152,6 +161,9 @@ def load(family: Family, monkeypatch, dtype: torch.dtype = torch.float64):
     import comfy.model_detection
     import comfy.sd
 
+    if family.file:
+        with TemporaryDirectory() as folder:
+            return tiny_models.load(getattr(tiny_models, family.file)(Path(folder, "model.safetensors")), dtype)
     choose = comfy.model_detection.model_config_from_unet_config
 
     def tiny(unet_config: dict, *args, **kwargs):
@@ -165,11 +177,31 @@ def load(family: Family, monkeypatch, dtype: torch.dtype = torch.float64):
         return comfy.sd.load_diffusion_model_state_dict(weights(family), model_options={"dtype": dtype})
 
 
+def save(family: Family, path: Path) -> None:
+    """A file for a server that knows `server_nodes/tiny_sizes.py`."""
+    sizes = {key: value for key, value in family.sizes.items() if not isinstance(value, torch.dtype)}
+    save_file(weights(family), path, metadata={"tiny_sizes": json.dumps(sizes)})
+
+
+#: of Wan's VAEs
+_VIDEO = {"dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "temperal_downsample": [False, True, True]}
+
+
+def _wan_vae() -> dict[str, torch.Tensor]:
+    from comfy.ldm.wan.vae import WanVAE
+
+    return drawn(WanVAE(dim=4, z_dim=16, **_VIDEO))
+
+
+def save_wan_vae(path: Path) -> None:
+    """A file of the VAE of Wan 2.1 and Qwen-Image."""
+    save_file(_wan_vae(), path)
+
+
 def vae_for(kind: str):
     """The VAE object of a family: by the host's loader where it takes narrow ones, else the host's around one."""
     import comfy.sd
     from comfy.ldm.models.autoencoder import AutoencoderKL, AutoencodingEngine
-    from comfy.ldm.wan import vae as wan
     from comfy.ldm.wan import vae2_2 as wan22
     from comfy.taesd.taehv import TAEHV
     from comfy.taesd.taesd import TAESD
@@ -178,10 +210,9 @@ def vae_for(kind: str):
 
     if kind == "pixels":
         return None
-    video = {"dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "temperal_downsample": [False, True, True]}
     with torch.inference_mode():
         if kind == "wan":
-            return comfy.sd.VAE(sd=drawn(wan.WanVAE(dim=4, z_dim=16, **video)), dtype=torch.float64)
+            return comfy.sd.VAE(sd=_wan_vae(), dtype=torch.float64)
         if kind == "taehv":
             return comfy.sd.VAE(sd=drawn(TAEHV(latent_channels=16)), dtype=torch.float64)
         made = comfy.sd.VAE(sd=TAESD().state_dict())
@@ -190,7 +221,7 @@ def vae_for(kind: str):
             return vae_of(made, PatchPCA(channels), torch.float64, latent_channels=channels)
         if kind == "wan2.2":
             ratio, frames = 16, lambda n: 4 * n - 3
-            network = wan22.WanVAE(dim=8, z_dim=48, dec_dim=8, **video)
+            network = wan22.WanVAE(dim=8, z_dim=48, dec_dim=8, **_VIDEO)
             fields = {
                 "latent_channels": 48, "latent_dim": 3, "downscale_ratio": (None, ratio, ratio),
                 "upscale_ratio": (frames, ratio, ratio),
