@@ -18,8 +18,11 @@ from PIL import Image
 from torch import Tensor
 
 from ..measurement.jpeg_tables import compression
+from ..measurement.noise import GaussianNoise, PoissonNoise
+from ..measurement.noise_level import noise_curve
+from ..measurement.scratches import scratches
 from ..operators.jpeg import CHROMINANCE, JPEG, LUMINANCE, quantisation_table
-from ..photos import PHOTOS, load_photo
+from ..photos import PHOTOS, load_damage, load_photo
 
 SIZE = 256
 ZIGZAG = sorted(range(64), key=lambda k: (k // 8 + k % 8, k // 8 if (k // 8 + k % 8) % 2 else k % 8))
@@ -63,7 +66,48 @@ def jpeg(quick: bool) -> dict[str, float]:
     }  # fmt: skip
 
 
-PARTS: dict[str, Callable[[bool], dict[str, float]]] = {"jpeg": jpeg}
+def dust(size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Forty specks, dark or bright, of radius 0.8 to 3 pixels: where, and how bright."""
+    random = np.random.default_rng(seed)
+    mask, value = np.zeros((2, size, size), dtype=np.float32)
+    rows, columns = np.mgrid[:size, :size]
+    for _ in range(40):
+        (y, x), radius = random.uniform(0, size, 2), random.uniform(0.8, 3)
+        speck = (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
+        mask[speck], value[speck] = 1, random.choice([0.05, 0.95])
+    return torch.from_numpy(mask)[None, None], torch.from_numpy(value)[None, None]
+
+
+def marks(quick: bool) -> dict[str, float]:
+    """Recall and precision of the mask, in the mean over the photos, and the largest mask of a clean one."""
+    results = {}
+    for kind in ("text and scratches", "scratches", "dust"):
+        rates = []
+        for turn, name in enumerate(PHOTOS):
+            white = torch.ones(1, 1, 1, 1)
+            mask, value = dust(SIZE, turn) if kind == "dust" else (load_damage(kind, SIZE)[None], white)
+            found = scratches(torch.where(mask > 0, value, photo(name)))
+            right = (found * mask).sum()
+            rates.append(torch.stack([right / mask.sum(), right / found.sum().clamp_min(1)]))
+        recall, precision = torch.stack(rates).mean(0).tolist()
+        results |= {f"{kind}: recall (0.9)": recall, f"{kind}: precision (0.7)": precision}
+    results["largest share marked in a clean photo"] = max(scratches(photo(name)).mean().item() for name in PHOTOS)
+    return results
+
+
+def noise(quick: bool) -> dict[str, float]:
+    """Share of the photos whose gain and read-out noise are within 20 %."""
+    results = {}
+    for gain, read in ((0.01, 0.02), (0.003, 0.03), (0.0, 0.02)):
+        law = PoissonNoise(gain, read) if gain else GaussianNoise(read)
+        found = np.array([noise_curve(law.sample(photo(name), 0).clamp(0, 1)) for name in PHOTOS])
+        off = np.abs(found - (gain, read))
+        results[f"gain {gain}, read {read}: gain (1)"] = (off[:, 0] <= max(0.2 * gain, 5e-4)).mean()
+        results[f"gain {gain}, read {read}: read (1)"] = (off[:, 1] <= 0.2 * read).mean()
+    return results
+
+
+PARTS: dict[str, Callable[[bool], dict[str, float]]] = {"jpeg": jpeg, "noise": noise, "marks": marks}
 
 
 def main() -> None:

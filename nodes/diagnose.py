@@ -9,7 +9,8 @@ from ..algebra.refusal import Refusal
 from ..measurement.jpeg_tables import compression
 from ..measurement.measurement import require_finite
 from ..measurement.noise_level import noise_curve, noise_level
-from .report import spoken
+from ..measurement.scratches import scratches
+from .report import share_in_words, spoken
 from .search import found_by
 from .sockets import Operator, planes
 
@@ -93,4 +94,36 @@ class EstimateNoiseNode(io.ComfyNode):
         return spoken(levels.mean().item(), report, gain, read, text=report)
 
 
-NODES = [EstimateJPEGNode, EstimateNoiseNode]
+class FindScratchesNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorFindScratches",
+            display_name="Find Scratches and Dust",
+            **found_by("PosteriorFindScratches"),
+            category=CATEGORY,
+            description="A mask of scratches, lettering and specks that are lighter or darker than the picture, in one colour. "
+            "Look at it before it is used; what has the picture's own colours must be painted by hand.",
+            inputs=[
+                io.Image.Input("image", tooltip="The damaged picture; each of a batch gets its mask."),
+                io.Float.Input(
+                    "sensitivity", default=0.5, min=0.0, max=1.0, step=0.05,
+                    tooltip="0: only the plainest. 1: nearly everything thin. Start with 0.5.",
+                ),
+            ],
+            outputs=[
+                io.Mask.Output("mask", display_name="mask", tooltip="White where it is damaged; for Inpainting."),
+                report_output(),
+            ],
+            is_output_node=True,
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, image, sensitivity) -> io.NodeOutput:
+        x = planes(image)
+        mask = torch.cat([scratches(each[None], sensitivity) for each in x])[:, 0]
+        report = share_in_words(mask.mean().item()) or "Nothing was found; raise the sensitivity, or paint a mask."
+        return spoken(mask, report, text=report)
+
+
+NODES = [EstimateJPEGNode, EstimateNoiseNode, FindScratchesNode]

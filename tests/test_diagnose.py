@@ -10,10 +10,11 @@ from torch import Tensor
 from posterior.measurement.jpeg_tables import compression
 from posterior.measurement.noise import GaussianNoise, PoissonNoise
 from posterior.measurement.noise_level import estimated_level, noise_curve
+from posterior.measurement.scratches import scratches
 from posterior.operators import kernels
 from posterior.operators.convolution import convolution
 from posterior.operators.jpeg import CHROMINANCE, LUMINANCE, quantisation_table
-from posterior.photos import load_photo
+from posterior.photos import load_damage, load_photo
 
 #: steps of a camera: no quality of libjpeg's has them
 CAMERA = [[2 + (row + column) ** 2 // 3 for row in range(8) for column in range(8)]] * 2
@@ -73,3 +74,14 @@ def test_rounding_counts_as_no_noise():
     assert estimated_level((255 * smooth).round() / 255) == 0
     noisy = GaussianNoise(0.02).sample(smooth, 0)
     assert estimated_level(noisy) == pytest.approx(0.02, rel=0.15)
+
+
+@pytest.mark.parametrize("colour", [(1.0, 1.0, 1.0), (0.96, 0.96, 0.93)])
+def test_lettering_is_found_and_a_clean_photo_is_left_alone(colour: tuple[float, float, float]):
+    mask, clean = load_damage("text and scratches", 160)[None], photo()
+    damaged = torch.where(mask > 0, torch.tensor(colour)[:, None, None], clean)
+    found = scratches(damaged)
+    right = (found * mask).sum()
+    assert right / mask.sum() > 0.9 and right / found.sum() > 0.7
+    assert scratches(clean).mean() < 0.01
+    assert scratches(damaged, 0.1).sum() <= found.sum() <= scratches(damaged, 0.9).sum()
