@@ -20,7 +20,7 @@ from ..host.models.prior_files import (
 )
 from ..host.models.tiled import tiled
 from .search import found_by
-from .sockets import Measurement, planes
+from .sockets import Measurement, hole, planes
 
 CATEGORY = "posterior/priors"
 #: CONDITIONING without a prompt
@@ -148,7 +148,7 @@ class TiledModelNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, window, overlap, mask=None) -> io.NodeOutput:
-        return io.NodeOutput(tiled(model, window, overlap, mask))
+        return io.NodeOutput(tiled(model, window, overlap, None if mask is None else hole(mask)))
 
 
 class UnconditionalNode(io.ComfyNode):

@@ -36,8 +36,8 @@ def tiled(patcher, side: int = 0, overlap: float = 0.25, region: Tensor | None =
     Args:
         side: of a window, picture pixels; 0 for what the kind of model is made for.
         overlap: share of a window that neighbours have in common, 0 to 0.5.
-        region: `B H W` or `B 1 H W`, of the picture: only windows that touch it are computed; a model on latents has
-            it enlarged to whole latent pixels.
+        region: `B C H W`, of the picture: only windows that touch what is not 0 are computed; a model on latents has it
+            enlarged to whole latent pixels.
     """
     channels = of_model(patcher.model.latent_format).channels
     ratio = _RATIO.get(channels, 8)
@@ -105,8 +105,8 @@ def _step(t: Tensor, conds: Sequence, named: dict) -> int:
 
 
 def _on_grid(region: Tensor, ratio: int) -> Tensor:
-    region = (region if region.ndim == 4 else region[:, None]).amax(dim=(0, 1), keepdim=True).float()
-    return torch.nn.functional.max_pool2d(region, ratio, ceil_mode=True) > 0
+    whole = region.amax(dim=(0, 1), keepdim=True).float()
+    return torch.nn.functional.max_pool2d(whole, ratio, ceil_mode=True) > 0
 
 
 def fitting(patcher, measurement: Measurement, own_pixels: bool):
