@@ -153,7 +153,11 @@ def _middle(x: Tensor) -> tuple[Tensor, tuple[int, int]]:
 
 
 def _dct() -> Tensor:
-    return JPEG().basis
+    """The orthonormal DCT-II of eight samples, a row per frequency."""
+    k = torch.arange(8, dtype=torch.float64)
+    basis = torch.cos((2 * k + 1) * k[:, None] * math.pi / 16) / 2
+    basis[0] /= math.sqrt(2)
+    return basis
 
 
 def _coefficients(plane: Tensor, cut: Tensor) -> tuple[Tensor, Tensor]:
