@@ -1,0 +1,57 @@
+"""What `comfy node pack` gives to users: .comfyignore leaves out development, and nothing that the rest needs."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = {"algebra", "operators", "measurement", "diffusion", "guidance", "samplers", "priors", "host", "nodes"}
+
+
+def git(*arguments: str) -> set[str]:
+    return set(subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.splitlines())
+
+
+@pytest.fixture(scope="module")
+def packed() -> set[str]:
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no clone")
+    return git("ls-files") - git("ls-files", "--cached", "--ignored", "--exclude-from=.comfyignore")
+
+
+def test_users_get_what_they_need_and_no_more(packed):
+    assert not {name for name in packed if name.startswith(("tests/", "benchmarks/", ".ci/"))}
+    assert {
+        "pyproject.toml",
+        "LICENSE",
+        "README.md",
+        "__init__.py",
+        "dev.py",
+        "priors/photo_prior.safetensors",
+    } <= packed
+    assert {
+        name for name in git("ls-files") if name.split("/")[0] in ROOMS | {"web", "workflows", "photos"}
+    } - packed == {f"priors/{name}.py" for name in ("digits", "muon", "photo_data", "train")}
+
+
+def test_no_file_of_the_pack_imports_one_that_is_left_out(packed):
+    for name in packed:
+        path = Path(name)
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))) if path.suffix == ".py" else ():
+            if not isinstance(node, ast.ImportFrom) or not node.level:
+                continue
+            base = Path(*path.parts[: len(path.parts) - node.level], *(node.module or "").split("."))
+            for module in (base, *(base / alias.name for alias in node.names)):
+                if (ROOT / module).with_suffix(".py").is_file():
+                    assert module.with_suffix(".py").as_posix() in packed, f"{name} imports {module}"
+
+
+def test_the_version_is_the_newest_of_the_changelog():
+    newest = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)[1]
+    assert version == (newest or ["0.1.0"])[0]  # the first one is not out yet
