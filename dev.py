@@ -36,7 +36,7 @@ def main() -> int:
 
 def demo(env: environment.Environment, options: argparse.Namespace, rest: list[str]) -> int:
     _need(env, "skimage", "scikit-image", "the baselines of the demo")
-    return _run(env, "tools/package.py", "posterior.tools.demo", *rest)
+    return _run(env, "tools/package.py", "posterior.tools.demo", *["--no-open"] * options.no_open)
 
 
 def test(env: environment.Environment, options: argparse.Namespace, rest: list[str]) -> int:
@@ -68,9 +68,9 @@ def _need(env: environment.Environment, module: str, package: str, what: str) ->
         )
 
 
-def _run(env: environment.Environment, *arguments: str) -> int:
-    """Run Python in the clone; a Ctrl-C reaches the child as well, which cleans up before it ends."""
-    process = subprocess.Popen([str(env.python), *arguments], cwd=CLONE)
+def _run(env: environment.Environment, *arguments: str, folder: Path | None = CLONE) -> int:
+    """Run Python in the clone, or where the user is; a Ctrl-C reaches the child too, which cleans up before it ends."""
+    process = subprocess.Popen([str(env.python), *arguments], cwd=folder)
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     while True:
         try:
@@ -90,12 +90,13 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     jobs = parser.add_subparsers(metavar="JOB", required=True)
 
-    def job(function, help: str) -> argparse.ArgumentParser:
-        command = jobs.add_parser(function.__name__, help=help, parents=[common], allow_abbrev=False)
+    def job(function, help: str, **settings) -> argparse.ArgumentParser:
+        command = jobs.add_parser(function.__name__, help=help, parents=[common], allow_abbrev=False, **settings)
         command.set_defaults(job=function)
         return command
 
-    job(demo, "repair two photos on a real server; the pictures go to output/demo")
+    show = job(demo, "repair two photos on a real server; pictures and a page that shows them go to output/demo")
+    show.add_argument("--no-open", action="store_true", help="do not open the page in the browser")
     job(test, "run the tests; further arguments go to pytest")
     job(serve, "start ComfyUI with the pack and print its address").add_argument("--port", type=int)
     job(bench, "run benchmarks/NAME.py; further arguments, like --quick, go to it").add_argument("name", metavar="NAME")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio
 
 from posterior.photos import load_damage, load_photo
-from posterior.tools import demo
+from posterior.tools import demo, demo_page
 from posterior.tools.server import CLONE
 
 PHOTO = load_photo("chelsea", 64)[0].double().numpy()
@@ -56,3 +59,27 @@ def test_the_demos_workflows_save_what_it_needs(job: str):
     saved = [node["widgets_values"][0] for node in workflow["nodes"] if node["type"] == "SaveImage"]
     assert {"original", "damaged", "repaired"} <= {prefix.rsplit("/", 1)[-1] for prefix in saved}
     assert any(node["type"] == "PosteriorMeasurementFit" for node in workflow["nodes"])
+
+
+def test_the_page_holds_its_pictures_and_numbers(tmp_path):
+    rng, files = np.random.default_rng(0), {}
+    for job in demo.JOBS:
+        for name in ("original", "damaged", "baseline", "repaired"):
+            files[job, name] = tmp_path / f"{job}_{name}.png"
+            Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8)).save(files[job, name])
+    figures = {"psnr_damaged": 7.1, "psnr_baseline": 25.3, "psnr_result": 31.94, "fit": 0.8, "model_calls": 12}
+    report = {"host_version": "<0.3.75>", "seconds": 40.2, "hole": {**figures, "seconds": 3.0}}
+    text = demo_page.written(tmp_path, {**report, "blur": {**report["hole"], "fit": 0.97}}, (8, 6)).read_text("utf-8")
+    held = [base64.b64decode(content) for content in re.findall(r'src="data:image/png;base64,([^"]+)"', text)]
+    assert sorted(held) == sorted(path.read_bytes() for path in files.values())
+    assert all(number in text for number in ("7.1 dB", "25.3 dB", "31.9 dB", "0.80", "0.97", "&lt;0.3.75&gt;"))
+    assert not re.search(r"(src|href)=.(https?:)?//", text)  # nothing from elsewhere
+
+
+@pytest.mark.parametrize("variables, opens", [({"CI": "true", "DISPLAY": ":0"}, False), ({"DISPLAY": ":0"}, True)])
+def test_the_page_opens_for_people_only(monkeypatch, variables, opens):
+    monkeypatch.setattr(demo_page.sys, "platform", "linux")
+    monkeypatch.setattr(demo_page.os, "environ", variables)
+    assert demo_page.may_open() == opens
+    variables.pop("DISPLAY")
+    assert not demo_page.may_open()

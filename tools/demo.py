@@ -1,7 +1,8 @@
 """Repairs a real photo twice on a real ComfyUI, from the shared workflows, and says how well.
 
-The pictures and `report.json` go to output/demo/. Each workflow is run as it is in workflows/, turned into a prompt
-as the frontend does it; its Save Image nodes say by their file prefix what a picture is: original, damaged, repaired,
+The pictures, `report.json` and a page that shows them, `index.html`, go to output/demo/; the page is opened where
+there is a screen, unless --no-open is given. Each workflow is run as it is in workflows/, turned into a prompt as the
+frontend does it; its Save Image nodes say by their file prefix what a picture is: original, damaged, repaired,
 sample. The baselines are scikit-image's: biharmonic inpainting for the hole, and for the blur a Wiener filter whose
 balance is tuned against the truth (an oracle that nobody has in practice).
 """
@@ -12,7 +13,9 @@ import io
 import json
 import os
 import re
+import sys
 import time
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from skimage.restoration import inpaint_biharmonic, wiener
 
 from ..operators.kernels import gaussian
 from ..photos import load_damage
-from . import environment
+from . import demo_page, environment
 from .server import CLONE, Server
 from .workflow import to_prompt
 
@@ -114,6 +117,7 @@ def main() -> None:
             for key, what in (("damaged", "damaged"), ("baseline", "baseline"), ("result", "repaired")):
                 figures[f"psnr_{key}"] = round(psnr(pictures[what], pictures["original"], where), 2)
             report[job] = figures
+            size = pictures["original"].shape[1::-1]
             print(
                 f"  PSNR {'over the hole' if where is not None else 'of the picture'}: damaged "
                 f"{figures['psnr_damaged']:.1f} dB, baseline {figures['psnr_baseline']:.1f} dB, "
@@ -124,7 +128,10 @@ def main() -> None:
             )
     report["seconds"] = round(time.monotonic() - start, 1)
     (OUTPUT / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(f"Done in {report['seconds']:.0f} s. Pictures and report.json: {OUTPUT}")
+    page = demo_page.written(OUTPUT, report, size)
+    print(f"Done in {report['seconds']:.0f} s. Pictures and report.json: {OUTPUT}\nAll on one page: {page}", flush=True)
+    if "--no-open" not in sys.argv and demo_page.may_open():
+        webbrowser.open(page.as_uri())
 
 
 if __name__ == "__main__":
