@@ -58,6 +58,10 @@ def bench(env: environment.Environment, options: argparse.Namespace, rest: list[
     return _run(env, "tools/package.py", f"posterior.benchmarks.{options.name}", *rest)
 
 
+def restore(env: environment.Environment, options: argparse.Namespace, rest: list[str]) -> int:
+    return _run(env, str(CLONE / "tools" / "package.py"), "posterior.tools.restore", *rest, folder=None)
+
+
 def _need(env: environment.Environment, module: str, package: str, what: str) -> None:
     """Refuse a ComfyUI whose Python lacks what ours brings along."""
     code = f"import importlib.util as u; raise SystemExit(u.find_spec({module!r}) is None)"
@@ -99,6 +103,7 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     show.add_argument("--no-open", action="store_true", help="do not open the page in the browser")
     job(test, "run the tests; further arguments go to pytest")
     job(serve, "start ComfyUI with the pack and print its address").add_argument("--port", type=int)
+    job(restore, "every picture of a folder through one workflow; restore --help says more", add_help=False)
     job(bench, "run benchmarks/NAME.py; further arguments, like --quick, go to it").add_argument("name", metavar="NAME")
     options, rest = parser.parse_known_args()
     if rest and options.job in (demo, serve):

@@ -50,9 +50,9 @@ def test_the_cache_can_be_moved(monkeypatch, tmp_path):
 def test_one_build_at_a_time(tmp_path):
     path = tmp_path / "env-0.lock"
     with environment._lock(path), path.open("a+") as other:
-        assert not environment._try_lock(other.fileno())
+        assert not environment.try_lock(other.fileno())
     with path.open("a+") as other:
-        assert environment._try_lock(other.fileno())
+        assert environment.try_lock(other.fileno())
 
 
 @pytest.mark.parametrize(

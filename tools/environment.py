@@ -200,14 +200,14 @@ def _lock(path: Path) -> Iterator[None]:
     path.with_suffix("").mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         progress = None
-        while not _try_lock(file.fileno()):
+        while not try_lock(file.fileno()):
             progress = progress or Progress("Another process builds the environment; waiting for it")
             progress.update("waiting")
             time.sleep(0.5)
         yield
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
     try:
         if sys.platform == "win32":
             import msvcrt
