@@ -25,7 +25,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..algebra.refusal import Refusal
-from ..operators.jpeg import CHROMINANCE, JPEG, LUMINANCE, TO_YCBCR, enlarge, quantisation_table
+from ..operators.jpeg import CHROMINANCE, JPEG, LUMINANCE, TO_YCBCR, dct, enlarge, quantisation_table
 
 #: standard deviations of a coefficient around its comb: 8-bit rounding; a second compression that was weaker
 ROUNDINGS = (0.33, 1.0, 2.0)
@@ -152,14 +152,6 @@ def _middle(x: Tensor) -> tuple[Tensor, tuple[int, int]]:
     return x[..., top : top + SIDE, left : left + SIDE], (left, top)
 
 
-def _dct() -> Tensor:
-    """The orthonormal DCT-II of eight samples, a row per frequency."""
-    k = torch.arange(8, dtype=torch.float64)
-    basis = torch.cos((2 * k + 1) * k[:, None] * math.pi / 16) / 2
-    basis[0] /= math.sqrt(2)
-    return basis
-
-
 def _coefficients(plane: Tensor, cut: Tensor) -> tuple[Tensor, Tensor]:
     """Coefficients of the whole blocks, `64 n`; of those that touch neither black nor white where there are enough.
 
@@ -167,7 +159,7 @@ def _coefficients(plane: Tensor, cut: Tensor) -> tuple[Tensor, Tensor]:
     level along an axis, eight pixels are rounded alike, and sqrt(8) times as much reaches the coefficients across.
     """
     h, w = (n // 8 * 8 for n in plane.shape)
-    basis = _dct()
+    basis = dct()
     blocks = rearrange(plane[:h, :w], "(h i) (w j) -> (h w) i j", i=8, j=8)
     bad = rearrange(cut[:h, :w], "(h i) (w j) -> (h w) (i j)", i=8, j=8).mean(1)
     usable = bad == 0 if (bad == 0).sum() >= 24 else bad <= bad.quantile(0.25)
@@ -183,7 +175,7 @@ def _coefficients(plane: Tensor, cut: Tensor) -> tuple[Tensor, Tensor]:
 
 def _origin(luma: Tensor) -> tuple[int, int]:
     """Column and row, 0 to 7, at which the blocks begin: where the most coefficients are 0."""
-    basis, h = _dct(), luma.shape[0]
+    basis, h = dct(), luma.shape[0]
     columns = luma.unfold(1, 8, 1) @ basis.mT  # H W-7 8, from every column
     best = (-1.0, 0, 0)
     for y in range(8):

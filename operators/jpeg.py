@@ -42,8 +42,13 @@ CHROMINANCE = (
     (47, 66, 99, 99, 99, 99, 99, 99),
     *((99,) * 8,) * 4,
 )
-TO_YCBCR = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.418687589, -0.081312411))
-TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136286, -0.714136286), (1.0, 1.772, 0.0))
+#: JFIF's, in libjpeg's 2^-16: with whole numbers of 8 bits every sum is exact in float32, on any machine
+TO_YCBCR = tuple(
+    tuple(n / 65536 for n in row) for row in ((19595, 38470, 7471), (-11059, -21709, 32768), (32768, -27439, -5329))
+)
+TO_RGB = tuple(tuple(n / 65536 for n in row) for row in ((65536, 0, 91881), (65536, -22554, -46802), (65536, 116130, 0)))
+#: colour differences that lie between two levels are rounded down, brightness up
+CENTRE = (0.5, 128.5 - 1 / 65536, 128.5 - 1 / 65536)
 
 
 def quantisation_table(base: tuple[tuple[int, ...], ...], quality: int) -> Tensor:
@@ -61,6 +66,14 @@ ORIENTATIONS = {
     1: (False, ()), 2: (False, (-1,)), 3: (False, (-2, -1)), 4: (False, (-2,)),
     5: (True, ()), 6: (True, (-1,)), 7: (True, (-2, -1)), 8: (True, (-2,)),
 }  # fmt: skip
+
+
+def dct() -> Tensor:
+    """DCT-II of eight samples, orthonormal, a row per frequency, `8 8`."""
+    k = torch.arange(8, dtype=torch.float64)
+    basis = torch.cos((2 * k + 1) * k[:, None] * math.pi / 16) / 2
+    basis[0] /= math.sqrt(2)
+    return basis
 
 
 class JPEG(Operator):
@@ -104,15 +117,11 @@ class JPEG(Operator):
             first, second = tables[0], tables[min(1, len(tables) - 1)]
             self.luminance = torch.tensor(first, dtype=torch.float64).reshape(8, 8)
             self.chrominance = torch.tensor(second, dtype=torch.float64).reshape(8, 8)
-        k = torch.arange(8, dtype=torch.float64)
-        basis = torch.cos((2 * k + 1) * k[:, None] * math.pi / 16) / 2
-        basis[0] /= math.sqrt(2)
-        # DCT-II of eight samples, a row per frequency; of a block, its pixels row by row
-        basis = torch.kron(basis, basis)
+        basis = torch.kron(dct(), dct())  # of a block, its pixels row by row
         self.coders = [Blocks(basis, table.flatten()) for table in (self.luminance, self.chrominance)]
         self.to_ycbcr = torch.tensor(TO_YCBCR, dtype=torch.float64)
         self.to_rgb = torch.tensor(TO_RGB, dtype=torch.float64)
-        self.centre = torch.tensor([0.0, 128.0, 128.0], dtype=torch.float64)[:, None, None]
+        self.centre = torch.tensor(CENTRE, dtype=torch.float64)[:, None, None]
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
         if image_shape[0] not in (1, 3):
@@ -141,10 +150,10 @@ class JPEG(Operator):
             return self._shown(luminance(pixels) / 255).to(kind)
         centre = self.centre.to(pixels)
         exact = mixed(self.to_ycbcr, pixels)
-        luma, chroma = cut((exact + (centre + 0.5)).floor(), exact, 0, 255).split([1, 2], 1)
+        luma, chroma = cut((exact + centre).floor(), exact, 0, 255).split([1, 2], 1)
         luma = luminance(luma)
         chroma = enlarge(chrominance(reduce(chroma, self.ratio)), self.ratio)
-        exact = mixed(self.to_rgb, torch.cat([luma, whole(chroma, luma)], 1) - centre)
+        exact = mixed(self.to_rgb, torch.cat([luma, whole(chroma, luma) - 128], 1))
         return self._shown(cut((exact + 0.5).floor(), exact, 0, 255) / 255).to(kind)
 
     def reach(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -200,7 +209,8 @@ class Blocks:
 
     def __init__(self, basis: Tensor, table: Tensor):
         self.encode, self.decode = (basis / table[:, None]).T, basis * table[:, None]
-        self.offset = 0.5 - 128 * self.encode.sum(0)  # to round what lies around 0
+        self.shift = -128 * self.encode.sum(0)
+        self.half = 0.5 + 1 / (16 * table)  # to round away from 0, from eighths of a coefficient as libjpeg does
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Blocks:
         return moved(self, device, dtype)
@@ -212,8 +222,9 @@ class Blocks:
         full = widened(plane, (0, -plane.shape[-1] % 8, 0, -plane.shape[-2] % 8))
         h, w = (n // 8 for n in full.shape[-2:])
         blocks = rearrange(full, "b c (h i) (w j) -> (b c h w) (i j)", i=8, j=8)
-        levels = torch.addmm(self.offset.to(plane), blocks, self.encode.to(plane)).floor_()
-        blocks = (levels @ self.decode.to(plane)).add_(128.5).floor_()
+        exact = torch.addmm(self.shift.to(plane), blocks, self.encode.to(plane))
+        levels = exact.abs().add_(self.half.to(plane)).floor_().copysign_(exact)
+        blocks = (levels @ self.decode.to(plane)).add_(128.5 + 2**-10).floor_()  # a half rounds up in any arithmetic
         return whole(rearrange(blocks, "(b c h w) (i j) -> b c (h i) (w j)", c=plane.shape[1], h=h, w=w, i=8), plane)
 
 

@@ -108,7 +108,8 @@ def test_the_order_of_mask_and_jpeg_does_not_matter() -> None:
         y = tensor(saved(written(x, mask), quality=quality))
         for operator in (compose(JPEG(quality), Inpainting(mask)), compose(Inpainting(mask), JPEG(quality))):
             measurement = Measurement.observe(operator, y, GaussianNoise(0.005))
-            assert 0.3 < measurement.fit(x).item() < 1.2
+            # of the coarsest steps nearly nothing is in doubt
+            assert (0.2 if quality > 10 else 0) < measurement.fit(x).item() < 1.2
             assert torch.equal(operator.support(y)[:, :1], 1 - mask) and (operator.spread(y) > 0).any()
 
 
