@@ -223,7 +223,7 @@ class Blocks:
         h, w = (n // 8 for n in full.shape[-2:])
         blocks = rearrange(full, "b c (h i) (w j) -> (b c h w) (i j)", i=8, j=8)
         exact = torch.addmm(self.shift.to(plane), blocks, self.encode.to(plane))
-        levels = exact.abs().add_(self.half.to(plane)).floor_().copysign_(exact)
+        levels = self.half.to(plane).copysign(exact).add_(exact).trunc_()
         blocks = (levels @ self.decode.to(plane)).add_(128.5 + 2**-10).floor_()  # a half rounds up in any arithmetic
         return whole(rearrange(blocks, "(b c h w) (i j) -> b c (h i) (w j)", c=plane.shape[1], h=h, w=w, i=8), plane)
 
