@@ -43,10 +43,13 @@ CHROMINANCE = (
     *((99,) * 8,) * 4,
 )
 #: JFIF's, in libjpeg's 2^-16: with whole numbers of 8 bits every sum is exact in float32, on any machine
-TO_YCBCR = tuple(
-    tuple(n / 65536 for n in row) for row in ((19595, 38470, 7471), (-11059, -21709, 32768), (32768, -27439, -5329))
+TO_YCBCR, TO_RGB = (
+    tuple(tuple(n / 65536 for n in row) for row in rows)
+    for rows in (
+        ((19595, 38470, 7471), (-11059, -21709, 32768), (32768, -27439, -5329)),
+        ((65536, 0, 91881), (65536, -22554, -46802), (65536, 116130, 0)),
+    )
 )
-TO_RGB = tuple(tuple(n / 65536 for n in row) for row in ((65536, 0, 91881), (65536, -22554, -46802), (65536, 116130, 0)))
 #: colour differences that lie between two levels are rounded down, brightness up
 CENTRE = (0.5, 128.5 - 1 / 65536, 128.5 - 1 / 65536)
 
