@@ -31,6 +31,7 @@ from ..measurement.blend import keep_measured, shows_pixels
 from ..measurement.measurement import Measurement
 from ..measurement.noise import ROUNDING, GaussianNoise
 from ..measurement.noise_level import noise_level
+from ..measurement.seen_noise import as_noisy_as_seen
 from ..operators.identity import Scale
 from ..samplers.annealed import AnnealedRestoration
 from ..samplers.auto import for_latents
@@ -97,7 +98,10 @@ def solve(
     Args:
         how: of `Path.run`: batch, positive, negative, seed.
     """
+    said, measurement = measurement, measurement if guides else as_noisy_as_seen(measurement)
     path = choose(patcher, measurement, steps, restore, guides, vae, effort, cfg)
+    if measurement is not said:
+        path = replace(path, words=f"{path.words}; with sigma_y = {measurement.noise.level:.2g}, as the photo shows")
     model, windows = fitting(patcher, path.measurement, path.keeps)
     path = replace(path, words=f"{path.words}; {windows}") if windows else path
     images = path.run(model, vae=vae, cfg=cfg, **how)

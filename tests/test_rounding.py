@@ -207,8 +207,24 @@ def test_noise_that_was_not_told_is_found(host, model):
     image, report = solved(host, model, blur, y, 0.0)
     guidance, _ = host.call("PosteriorAutoGuidance", measurement=Measurement.observe(blur, y, GaussianNoise(0.0)))
     believed, _ = solved(host, model, blur, y, 0.0, guidance=guidance)
-    assert "could not explain" in report
+    assert "as the photo shows" in report
     assert psnr(image, clean) > psnr(y, clean) + 1 and psnr(image, clean) > psnr(believed, clean) + 3
+
+
+def test_too_little_noise_does_a_blurred_photo_no_harm(host, model):
+    """A third of the noise was told: the photo shows the rest, and the answer is the one for the whole."""
+    clean, blur = load_photo("chelsea", 96).movedim(-1, 1), convolution(kernels.disk(3.0))
+    y = rounded(Measurement.simulate(blur, clean, GaussianNoise(0.01), 1).y)
+    (little, report), (whole, _) = (solved(host, model, blur, y, sigma) for sigma in (0.003, 0.01))
+    assert "as the photo shows" in report
+    assert psnr(little, clean) > max(psnr(y, clean), psnr(whole, clean) - 0.5)
+
+
+def test_noise_that_a_small_picture_cannot_show_is_found_in_the_residual(host, model):
+    clean, blur = photo(), convolution(kernels.disk(3.0))
+    y = rounded(Measurement.simulate(blur, clean, GaussianNoise(0.01), 1).y)
+    _, report = solved(host, model, blur, y, 0.003)
+    assert "could not explain" in report
 
 
 def test_a_faded_photo_is_read_without_its_offset():

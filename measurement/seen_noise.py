@@ -1,0 +1,43 @@
+"""Noise that a blurred picture shows and nobody spoke of.
+
+A wide blur leaves nothing as fine as a pixel, so what is fine in y is noise, and `noise_level` sees it well: on
+training photographs blurred by a disk of 3 pixels it finds 0.0100 and 0.0101 where there is 0.01, 0.0024 and 0.0025
+with the rounding of 8 bits where there is 0.002. To divide by the blur with less noise than that fills the picture with
+it: on one of them (damaged 23.9 dB) a third of the true sigma_y gives 14.8 dB, the true one 28.6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..operators.base import Operator
+from ..operators.compose import Composition
+from ..operators.convolution import Convolution
+from .measurement import Measurement
+from .noise import ROUNDING, GaussianNoise
+from .noise_level import noise_level
+
+#: sum of a kernel's squares below which nothing is left as fine as a pixel; that of a Gaussian of 0.9 pixels
+WIDE = 0.1
+
+
+def as_noisy_as_seen(measurement: Measurement) -> Measurement:
+    """The measurement of a blurred photo with the noise that it shows, where that is half as much again as was said.
+
+    Never less than was said; other damage, and pictures below 64 pixels, stay as they are.
+    """
+    operator, y, level = measurement.operator, measurement.y, measurement.noise.level
+    blur = _blur(operator)
+    if level is None or measurement.rounding == 0 or blur is None or min(y.shape[-2:]) < 64:
+        return measurement
+    if not operator.linear or operator.support(y) is not None or blur.kernel.square().sum((-2, -1)).max() > WIDE:
+        return measurement
+    seen = noise_level(y.clamp(0, 1)).max().item()
+    return replace(measurement, noise=GaussianNoise(seen)) if seen > max(1.5 * level, 3 * ROUNDING) else measurement
+
+
+def _blur(operator: Operator) -> Convolution | None:
+    """The blur among the things that happened one after the other."""
+    if isinstance(operator, Composition):
+        return _blur(operator.outer) or _blur(operator.inner)
+    return operator if isinstance(operator, Convolution) else None
