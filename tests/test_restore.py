@@ -63,6 +63,12 @@ def test_other_peoples_16_bits(tmp_path):
         assert np.array_equal(pixels.read(tmp_path / name).values, np.repeat(DEEP[..., :1], 3, -1))
 
 
+def test_numbers_of_32_bits_are_refused(tmp_path):
+    Image.fromarray(DEEP[..., 0].astype(np.float32)).save(tmp_path / "x.tif")
+    with pytest.raises(ValueError, match="32 bits"):
+        pixels.read(tmp_path / "x.tif")
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_pictures_are_upright(tmp_path, orientation):
     image = Image.fromarray((DEEP >> 8).astype(np.uint8))

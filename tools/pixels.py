@@ -52,12 +52,15 @@ def read(path: Path) -> Picture:
     with Image.open(path) as image:
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a phone's JPEG with a preview
             raise ValueError(f"it has {image.n_frames} pages; save them as files of their own")
+        depth = _depth(image, path)
+        if depth > 16 or image.mode == "F":
+            raise ValueError(f"it has {depth} bits a channel; save it with 16")
         image.load()
         exif, icc = image.getexif(), image.info.get("icc_profile") or b""
         turn = exif.get(ORIENTATION, 1)
-        values, alpha = _deep(image, path) if _depth(image, path) == 16 else (None, None)
+        values, alpha = _deep(image, path) if depth == 16 else (None, None)
         if values is None:
-            if _depth(image, path) == 16:
+            if depth == 16:
                 notes.append("read with 8 bits")
             if "A" in image.getbands() or "transparency" in image.info:
                 alpha = np.asarray(image.convert("RGBA").getchannel("A"))
@@ -116,8 +119,11 @@ def _deep(image: Image.Image, path: Path) -> tuple[np.ndarray | None, np.ndarray
         return np.repeat(grey[..., None], 3, -1), None
     import av
 
-    with av.open(str(path)) as container:
-        frame = next(container.decode(video=0))
+    try:
+        with av.open(str(path)) as container:
+            frame = next(container.decode(video=0))
+    except av.FFmpegError:  # Pillow knows more kinds of TIFF
+        return None, None
     if frame.format.name not in ("rgb48be", "rgb48le", "rgba64be", "rgba64le"):
         return None, None
     values = frame.to_ndarray().astype(np.uint16)
