@@ -82,9 +82,15 @@ def through_grey(operator: LinearOperator, x: Tensor) -> Tensor:
 _GRIDS: WeakKeyDictionary[LinearOperator, Cache] = WeakKeyDictionary()
 
 
-def _known(operator: LinearOperator, like: Tensor) -> tuple[Grids, Tensor, Tensor]:
-    """The grids of pictures like this one, 1 where they are measured, and at how many pixels in each colour."""
+def _known(operator: LinearOperator, like: Tensor) -> tuple[Grids, Tensor, Tensor] | None:
+    """The grids of pictures like this one, 1 where they are measured, and at how many pixels in each colour.
+
+    None where all of it is measured.
+    """
     keep = operator.singular_values(like) > 0
+    if keep.all():
+        return None
+    keep = keep.expand(-1, -1, *like.shape[-2:])
     known = keep.to(like)
     return Grids(keep, like.dtype), known, known.sum((2, 3), keepdim=True).clamp_min(1)
 
@@ -111,7 +117,10 @@ def continued(operator: LinearOperator, correction: Tensor, x0: Tensor, noise: f
         return through_grey(operator, correction)
     key = (tuple(correction.shape[1:]), correction.dtype, correction.device)
     kept = _GRIDS.setdefault(operator, Cache(2))
-    grids, known, count = kept.get(key, lambda: _known(operator, correction))
+    holes = kept.get(key, lambda: _known(operator, correction))
+    if holes is None:
+        return correction
+    grids, known, count = holes
     mean = (known * correction).sum((2, 3), keepdim=True) / count
     slope2 = (x0 * negative_laplacian(x0)).mean((1, 2, 3), keepdim=True)  # norm(grad x)^2 = <x, -Laplacian x>
     grid = Multigrid(grids, slope2 / noise**2)

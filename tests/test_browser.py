@@ -96,6 +96,12 @@ def open_template(page: Any, name: str) -> Any:
     dialog = page.get_by_role("dialog")
     dialog.get_by_text("posterior", exact=True).click()
     card = dialog.get_by_test_id(f"template-workflow-{name}")
+    dialog.locator("[data-testid^=template-workflow-]").first.hover()
+    for _ in range(60):  # newer frontends bring the cards below the first rows as one scrolls
+        if card.count():
+            break
+        page.mouse.wheel(0, 1000)
+        page.wait_for_timeout(500)
     card.scroll_into_view_if_needed()  # its picture is loaded once it is seen
     page.wait_for_function("image => image.naturalWidth > 0", arg=card.locator("img").first.element_handle())
     card.click()
@@ -226,15 +232,19 @@ def test_a_new_solve_keeps_its_seed(page: Any):
     assert ["control_after_generate", "fixed"] in values
 
 
+LOADERS = ("CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "VAELoader", "CLIPTextEncode")
 ARTISTS = [path for path in WORKFLOWS if not path.stem.startswith("study_")]
 
 
 def test_templates_are_small_and_seen_at_once(page: Any):
-    """In a window of 1600 x 1000: at most nine nodes and a note, all of them in sight, large enough to be read."""
+    """In a window of 1600 x 1000: at most nine nodes and a note, all of them in sight, large enough to be read.
+
+    What loads models and encodes prompts is not counted: how many such nodes there are is up to the host.
+    """
     for path in ARTISTS:
         workflow = json.loads(path.read_text(encoding="utf-8"))
         kinds = [node["type"] for node in workflow["nodes"]]
-        assert len(kinds) <= 10 and "MarkdownNote" in kinds and "PosteriorSimulate" not in kinds, path.stem
+        assert len([kind for kind in kinds if kind not in LOADERS]) <= 10 and "MarkdownNote" in kinds and "PosteriorSimulate" not in kinds, path.stem
         view = page.evaluate(VIEW, workflow)
         assert view["scale"] > 0.58, path.stem
         left, top, right, bottom = view["bounds"]
