@@ -46,7 +46,7 @@ def how_likely(patcher, images: Tensor, levels: int, draws: int, positive, seed:
     """
     if is_latent_vae(vae):
         latent = vae.encode(images.movedim(1, -1))
-        require_numbers(latent, images, "encodes")
+        require_numbers(latent, images)
     elif patcher.get_model_object("latent_format").latent_channels != 3:
         raise Refusal("This model works on latents; connect its VAE.")
     else:

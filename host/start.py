@@ -54,7 +54,7 @@ def start_latent(measurement: Measurement, start: str, batch: int, vae: Any = No
     whole = padded(image, *(picture_ratio(vae) * side for side in latent_size(vae, height, width)))
     pieces = whole.movedim(1, -1).split(1 if of_vae(vae).framed else batch)  # a batch would be a video
     latent = torch.cat([vae.encode(piece) for piece in pieces])
-    require_numbers(latent, whole, "encodes")
+    require_numbers(latent, whole)
     return latent
 
 

@@ -200,7 +200,7 @@ def test_digits_enlarger_knows_more_than_the_prior(host):
     """At high noise only the told picture says anything: E[x_0 | y] against E[x_0], and y met within its noise."""
     clean = digits().expand(-1, 3, -1, -1)
     small = torch.nn.functional.avg_pool2d(clean, 4) + 0.1 * noise(len(clean), 1, 8, 8)
-    told = host.call("PosteriorDigitsEnlarger", small=((small + 1) / 2).movedim(1, -1))
+    told = host.call("PosteriorDigitsEnlarger", small=((small + 1) / 2).clamp(0, 1).movedim(1, -1))
     x = 20 * noise(*clean.shape)
     mean = denoised(host, told, x, 20.0)
     blind = denoised(host, host.call("PosteriorDigitsPrior"), x, 20.0)

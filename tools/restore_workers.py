@@ -101,7 +101,7 @@ class Worker(Client):
         row = {
             **reports,
             "method": reports["method"] or guided_by(prompt, self.info),
-            "seconds": f"{time.monotonic() - start:.1f}",
+            "seconds": f"{time.monotonic() - start:.2f}",
             "bits": 16 if deep else 8,
             "server": self.url,
             "note": "; ".join(notes),

@@ -72,17 +72,17 @@ def is_sound(made: Tensor, given: Tensor) -> Tensor:
     return torch.isfinite(made).all() | ~torch.isfinite(given).all()
 
 
-def require_sound(sound: Tensor, what: str = "decodes") -> None:
+def require_sound(sound: Tensor) -> None:
     """Refuses a VAE that is not sound, see `is_sound`."""
     if not sound:
         raise Refusal(
-            f"The VAE {what} to NaN or infinite values; run it at full precision (--fp32-vae), or connect another one."
+            "The VAE makes NaN or infinite values; run it at full precision (--fp32-vae), or connect another one."
         )
 
 
-def require_numbers(made: Tensor, given: Tensor, what: str = "decodes") -> None:
+def require_numbers(made: Tensor, given: Tensor) -> None:
     """Refuses what a VAE made of numbers that were all right."""
-    require_sound(is_sound(made, given), what)
+    require_sound(is_sound(made, given))
 
 
 def static_vae(vae):
@@ -123,7 +123,7 @@ class Autoencoder:
         self._format = copy.copy(latent_format)  # whose means and deviations a gradient passes
         vars(self._format).update(normal_tree(vars(latent_format)))
         self._picture, self._latent, self.plan = picture, latent, plan
-        #: whether all pictures so far were numbers; asked for when a device is waited for anyway
+        #: whether all that was made so far were numbers; asked for when a device is waited for anyway
         self.sound: Tensor | bool = True
         # most VAEs give [-1, 1]; those that give pictures as they are leave 0 where it is
         self._signed = float(vae.process_output(torch.zeros(1, 1, 1, 1)).mean()) != 0.0
@@ -146,8 +146,9 @@ class Autoencoder:
             stack.enter_context(exchanged(without_past(model)))
             if image.requires_grad and self.plan.decoder:
                 stack.enter_context(checkpointed_blocks(units(model), []))
-            latent = torch.cat([model.encode(_laid_out(sample)) for sample in self._pieces(image)])
-        return one_frame(self._format.process_in(latent.to(x)))
+            latent = torch.cat([model.encode(_laid_out(sample)) for sample in self._pieces(image)]).to(x)
+        self.sound = self.sound & is_sound(latent, x)
+        return one_frame(self._format.process_in(latent))
 
     def _in_time(self, x: Tensor) -> Tensor:
         """`B C H W` as the VAE and the latent format take it."""
