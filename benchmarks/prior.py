@@ -1,19 +1,16 @@
-"""How good the embedded priors are: restoration of held-out photographs, and of digits, against classical answers.
+"""How good the embedded photo prior is: restoration of held-out photographs against classical answers.
 
-    python3 dev.py bench prior [--quick] [--digits] [--sheet sheet.png]
+    python3 dev.py bench prior [--quick] [--sheet sheet.png]
 
 Photographs: crops of 128 x 128 that no prior has seen. Ours is the annealed restoration (a MAP-like estimate, 30 model
 calls from sigma 0.4 to 0.03) with DDNM's smooth correction for clean measurements and DiffPIR's data step, at DPIR's
 lambda 0.23, for noisy ones; for pure noise one call of the denoiser (the posterior mean); once with the embedded prior
 alone, once with FFDNet below sigma 0.5. Nothing of ours is tuned by task. But lambda was kept after trying 0.23, 1 and
 3 on the deblur crops; of two forms of the smooth correction that were as good on training photographs one was kept
-after both had been seen here; and Pi-GDM was chosen for the digits over DiffPIR and MMPS on 100 held-out digits that
-include those shown here: these figures flatter us a little.
+after both had been seen here: these figures flatter us a little.
 The baseline is the best of the classical methods (classical.py), each with its parameter tuned on the true
 pictures, task by task.
 A sample is not a mean: single samples have a lower PSNR and look sharper, so the contact sheet shows both.
-
-Digits: how often a classifier that knows nothing of our priors sees the true digit in one whose half was filled in.
 
 The last line of the output is JSON. Levels of noise are in units of pictures in [-1, 1].
 """
@@ -42,7 +39,6 @@ from ..guidance.auto import automatic
 from ..guidance.base import Guidance
 from ..guidance.ddnm import DDNM
 from ..guidance.diffpir import DiffPIR
-from ..guidance.pigdm import PiGDM
 from ..measurement.measurement import Measurement
 from ..measurement.noise import GaussianNoise
 from ..measurement.smooth import smooth_inverse
@@ -51,20 +47,14 @@ from ..operators.downscale import downscale
 from ..operators.identity import Identity
 from ..operators.inpainting import Inpainting
 from ..operators.kernels import gaussian
-from ..priors import digits
 from ..priors.ffdnet import FFDNet
-from ..priors.given import laid_out
-from ..priors.gray import GrayAsColour, Told
 from ..priors.train import held_out_crops
 from ..priors.unet import PhotoUNet, denoise
 from ..samplers.annealed import AnnealedRestoration
 from ..samplers.base import Sampler
-from ..samplers.daps import DAPS
 from ..samplers.ddim import GuidedDDIM
-from ..samplers.split_gibbs import SplitGibbs
 from ..tools import environment
 from . import classical
-from .classifier import Classifier
 
 ROOT = Path(__file__).resolve().parent.parent
 Prior = Callable[[Tensor, Level], Tensor]
@@ -210,99 +200,14 @@ def photographs(quick: bool, sheet: Path | None) -> list[dict[str, Any]]:
     return rows
 
 
-# Digits
-
-
-def digits_network(file: str) -> GrayAsColour:
-    weights = {f"gray.{key}": value.float() for key, value in load_file(ROOT / "priors" / file).items()}
-    network = GrayAsColour(**GrayAsColour.config_from_state_dict(weights)).eval().requires_grad_(False)
-    network.load_state_dict(weights)
-    return network
-
-
-def digit_rows(quick: bool) -> list[dict[str, Any]]:
-    network = digits_network("digits_prior.safetensors")
-    prior = in_image_units(lambda x, sigma: network(x, sigma.log() / 4))
-    classifier = Classifier(*digits.split(False))
-    pictures, classes = digits.split(True)
-    pick = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))[: 50 if quick else 200]
-    classes, clean = classes[pick], ((pictures[pick] + 1) / 2).expand(-1, 3, -1, -1)
-    shape, steps, draws, many = tuple(clean.shape), 30 if quick else 40, 2 if quick else 4, 8 if quick else 16
-
-    def seen(x: Tensor) -> tuple[Tensor, Tensor]:
-        return classifier(2 * x.mean(1, keepdim=True) - 1)
-
-    def agreement(x: Tensor) -> float:
-        return round((seen(x)[0] == classes).float().mean().item(), 3)
-
-    def calibration(drawn: list[Tensor], truth: Tensor, mask: Tensor) -> dict[str, float]:
-        """Whether the samples are as uncertain as they should be: how large a share of them is of the commonest class
-        (confidence) and how often that class is right; how often the true amount of ink in the hole ranks neither
-        among their two lowest nor among their two highest, and how often it would if it were one of them."""
-        votes = F.one_hot(torch.stack([seen(x)[0] for x in drawn]), 10).sum(0)
-        ink = torch.stack([(x * mask).sum((1, 2, 3)) for x in drawn])
-        rank = (ink < (truth * mask).sum((1, 2, 3))).sum(0)
-        values = {
-            "confidence": votes.amax(1) / len(drawn), "agreement": votes.argmax(1) == classes,
-            "coverage": (rank >= 2) & (rank <= len(drawn) - 2),
-            "coverage_if_exact": torch.tensor((len(drawn) - 3) / (len(drawn) + 1)),
-        }  # fmt: skip
-        return {key: round(value.float().mean().item(), 3) for key, value in values.items()}
-
-    rows = [{"task": "digits, true", "agreement": agreement(clean)}]
-    for half, (top, left) in {"right half": (0, 16), "lower half": (16, 0)}.items():
-        mask = torch.zeros(1, 1, 32, 32)
-        mask[..., top:, left:] = 1
-        measurement = Measurement.simulate(Inpainting(mask), clean, GaussianNoise(0.01), 0)
-        hidden = torch.where(mask > 0, 0.0, clean)
-        drawn = [sample(prior, PiGDM(measurement), shape, steps, seed) for seed in range(many)]
-        rows.append({
-            "task": f"digits, {half} filled", "estimate": f"one sample (Pi-GDM), {steps} calls",
-            "agreement": agreement(drawn[0]), "agreement_hidden": agreement(hidden),
-        })  # fmt: skip
-        for name, sampler in {"DAPS": DAPS(2), "PnP-DM": SplitGibbs(4, 0)}.items():
-            x = sample(prior, Guidance(measurement), shape, steps, sampler=sampler)
-            calls = sampler.inner * steps
-            rows.append({
-                "task": f"digits, {half} filled", "estimate": f"one sample ({name}), {calls} calls",
-                "agreement": agreement(x),
-            })  # fmt: skip
-        rows.append({"task": f"digits, {half} filled, {many} samples", **calibration(drawn, clean, mask)})
-    clear = seen(sample(prior, None, shape, steps, seed=1))[1] > seen(clean)[1].quantile(0.1)
-    share = round(clear.float().mean().item(), 3)
-    rows.append({"task": "digits, drawn: as clear as 90 % of the true ones", "share": share})
-
-    measurement = Measurement.simulate(downscale(4, "box"), clean, GaussianNoise(digits.ENLARGER_NOISE), 0)
-    told = Told(digits_network("digits_x4.safetensors"), laid_out(measurement.operator, measurement.y))
-    supervised = in_image_units(lambda x, sigma: told(x, sigma.log() / 4))
-    guided = [sample(prior, PiGDM(measurement), shape, steps, seed) for seed in range(draws)]
-    answers = {
-        "supervised, mean, 1 call": supervised(torch.zeros_like(clean) + 0.5, level(80.0)),
-        f"guided (Pi-GDM), mean of {draws} samples": sum(guided) / draws,
-        f"supervised, one sample, {steps} calls": sample(supervised, None, shape, steps),
-        f"guided (Pi-GDM), one sample, {steps} calls": guided[0],
-        "thin plate": smooth_inverse(measurement.operator, measurement.y),
-    }
-    for name, x in answers.items():
-        rows.append({
-            "task": "digits, x4, noise 0.1", "estimate": name, "psnr": round(psnr(x, clean), 2),
-            "agreement": agreement(x), "fit": round(measurement.fit(x).mean().item(), 3),
-        })  # fmt: skip
-    for row in rows:
-        print(row, flush=True)
-    return rows
-
-
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a few pictures, a rough answer in a minute or two")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet: true, seen, baseline, ours twice, a sample")
-    parser.add_argument("--digits", action="store_true", help="the digits only")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = ([] if args.digits else photographs(args.quick, args.sheet)) + digit_rows(args.quick)
-    print(json.dumps({"tasks": rows}))
+    print(json.dumps({"tasks": photographs(args.quick, args.sheet)}))
 
 
 if __name__ == "__main__":
