@@ -13,7 +13,7 @@ the next state at sigma_s, of which the measurement brings a part. For singular 
     x_s        = alpha_s x0_hat(y) + V sqrt(Phi) z    where s_i > 0, and DDIM's own step where s_i = 0
 
 Any generalised inverse in the place of A^+ is as consistent with y. With `smooth` (ours) the correction is continued
-into pixels that were not measured, see `measurement.smooth.continued`.
+into pixels that were not measured, see `measurement.smooth.kriged`.
 
 A measurement that is clean but for its rounding, tau, has sigma_y = tau (`Measurement.resolved`), with the soft lambda
 s_i^2 / (s_i^2 + tau^2 / r_t^2), r_t^2 the variance of x0_hat's error, which is one proximal step for any operator, and
@@ -35,7 +35,7 @@ from torch import Tensor
 from ..algebra.refusal import Refusal
 from ..diffusion.level import Level
 from ..diffusion.state import Estimate, State, Step
-from ..measurement.smooth import continued
+from ..measurement.smooth import kriged
 from ..operators.spectral import SpectralOperator, pseudo_reciprocal
 from .base import Guidance
 from .diffpir import PHOTOS, error_precision
@@ -88,7 +88,7 @@ class DDNM(Guidance):
             spectrum = share * operator.measurement_to_spectrum(residual)
             correction = operator.from_spectrum(spectrum, tuple(x0.shape[1:]))
         if self.smooth:
-            correction = continued(operator, correction, x0, state.t.sigma_bar)
+            correction = kriged(operator, correction, x0, state.t.sigma_bar)
         return Estimate(x0 + correction)
 
     def transition(self, x_s: Tensor, step: Step) -> Tensor:

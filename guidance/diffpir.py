@@ -40,7 +40,7 @@ from torch import Tensor
 
 from ..diffusion.level import Level
 from ..diffusion.state import Estimate, State
-from ..measurement.smooth import continued
+from ..measurement.smooth import kriged
 from .base import Guidance
 
 #: standard deviation of photographs, in the unit of [-1, 1]
@@ -83,7 +83,7 @@ class DiffPIR(Guidance):
         else:
             corrected = x0 + operator.pinv(self.measurement.residual(x0))
         if self.smooth:
-            corrected = x0 + continued(operator, corrected - x0, x0, state.t.sigma_bar)
+            corrected = x0 + kriged(operator, corrected - x0, x0, state.t.sigma_bar)
         if self.draw:
             n = precision**-0.5 * state.draw.normal(x0)
             if self.measurement.noisy:

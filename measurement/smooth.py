@@ -95,7 +95,7 @@ def _known(operator: LinearOperator, like: Tensor) -> tuple[Grids, Tensor, Tenso
     return Grids(keep, like.dtype), known, known.sum((2, 3), keepdim=True).clamp_min(1)
 
 
-def continued(operator: LinearOperator, correction: Tensor, x0: Tensor, noise: float) -> Tensor:
+def kriged(operator: LinearOperator, correction: Tensor, x0: Tensor, noise: float) -> Tensor:
     """The likeliest error of x0_hat where nothing was measured, given the correction where something was, `B C H W`.
 
     A data step corrects what was measured and nothing beside it, as if errors of x0_hat were white. Take x_0 as smooth,

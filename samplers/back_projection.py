@@ -8,7 +8,7 @@ from ..algebra.refusal import Refusal
 from ..diffusion.run import Run
 from ..measurement.decoded import of_pictures
 from ..measurement.measurement import Measurement
-from ..measurement.smooth import continued
+from ..measurement.smooth import kriged
 
 
 def back_projection(measurement: Measurement, like: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def back_projection(measurement: Measurement, like: Tensor) -> Tensor:
     image = like.new_full((len(like), *pictures.image_shape), 0.5)
     if pictures.operator.linear:
         correction = pictures.inverse(pictures.residual(image))
-        image = image + continued(pictures.operator, correction, image, 1.0)
+        image = image + kriged(pictures.operator, correction, image, 1.0)
     else:
         try:
             image = pictures.operator.pinv(pictures.y).expand_as(image)

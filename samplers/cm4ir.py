@@ -25,7 +25,7 @@ from ..diffusion.state import State
 from ..guidance.ddpg import DDPG
 from ..guidance.latent import decoded
 from ..measurement.decoded import Decoded
-from ..measurement.smooth import continued
+from ..measurement.smooth import kriged
 from .base import Sampler
 
 
@@ -54,7 +54,7 @@ class CM4IR(Sampler):
         grey = x.new_full((len(x), *pictures.image_shape), 0.5)
         first = run.levels[0]
         correction = inverse.estimate(State(grey, first, grey), grey).x0 - grey
-        u = grey + continued(pictures.operator, correction, grey, first.sigma_bar)
+        u = grey + kriged(pictures.operator, correction, grey, first.sigma_bar)
         u = codec.encode(u) if codec else u
         u = u + first.sigma_bar * run.draw.normal(u)
         for i, t, s in run.walk:

@@ -15,7 +15,7 @@ from posterior.guidance.ddnm import DDNM
 from posterior.guidance.diffpir import DiffPIR
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
-from posterior.measurement.smooth import continued, harmonic, membrane, negative_laplacian, smooth_inverse
+from posterior.measurement.smooth import harmonic, kriged, membrane, negative_laplacian, smooth_inverse
 from posterior.operators.base import LinearOperator
 from posterior.operators.compose import compose
 from posterior.operators.convolution import CircularConvolution, convolution
@@ -63,7 +63,7 @@ def test_a_correction_is_continued_as_by_a_dense_solve(name: str, noise: float):
     """Kriging with the precision L / g^2 + I / noise^2 and a known mean; at large noise the harmonic continuation."""
     operator, given, x0 = OPERATORS[name](), picture(2), 0.1 * picture(2).cumsum(-1)
     keep = (operator.singular_values(given) > 0).expand(1, 1, SIZE, SIZE).flatten()
-    got = continued(operator, given, x0, noise).flatten(1)
+    got = kriged(operator, given, x0, noise).flatten(1)
     for c, u, answer in zip(given.flatten(1), x0, got, strict=True):
         slope2 = (u.diff(dim=1).square().sum() + u.diff(dim=2).square().sum()) / u.numel()
         precision = laplacian() / slope2 + torch.eye(SIZE * SIZE, dtype=F64) / noise**2
@@ -81,7 +81,7 @@ def test_a_picture_of_one_row_is_continued(width: int):
     operator = RandomPixels(0.5)
     operator.singular_values = lambda image: 1 - lost
     for noise in (0.1, 1e6):
-        torch.testing.assert_close(continued(operator, (1 - lost) * correction, correction, noise), correction)
+        torch.testing.assert_close(kriged(operator, (1 - lost) * correction, correction, noise), correction)
 
 
 SHAPES = {
