@@ -34,7 +34,7 @@ def disk(radius: float, samples: int = 16) -> Tensor:
     return (covered / covered.sum()).float()[None, None]
 
 
-def trace(path: Tensor) -> Tensor:
+def rasterised(path: Tensor) -> Tensor:
     """The kernel of a camera that moves along a path at even pace: each point is spread over its four pixels.
 
     Args:
@@ -57,7 +57,7 @@ def motion(length: float, angle: float) -> Tensor:
     """A straight movement, centred. length >= 0 in pixels, angle in degrees, anticlockwise from horizontal."""
     along = torch.linspace(-0.5, 0.5, 64 * max(1, math.ceil(length)) + 1, dtype=torch.float64) * length
     radians = math.radians(angle)
-    return trace(torch.stack([along * math.cos(radians), -along * math.sin(radians)], 1))
+    return rasterised(torch.stack([along * math.cos(radians), -along * math.sin(radians)], 1))
 
 
 def camera_shake(size: float, seed: int = 0, points: int = 2000) -> Tensor:
@@ -76,7 +76,7 @@ def camera_shake(size: float, seed: int = 0, points: int = 2000) -> Tensor:
         steps.append(velocity)
     path = torch.stack(steps).cumsum(0)
     path = path - path.mean(0)
-    return trace(path * (size / path.norm(dim=1).max()))
+    return rasterised(path * (size / path.norm(dim=1).max()))
 
 
 def from_picture(image: Tensor) -> Tensor:

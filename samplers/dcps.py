@@ -22,7 +22,7 @@ from ..diffusion.run import Run
 from ..measurement.measurement import Measurement
 from .base import Sampler
 from .fitted_steps import CLEAN, Normalised, bridge, fitted, guided_by, potential
-from .likelihood_chain import spread
+from .likelihood_chain import with_noise
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class DCPS(Sampler):
     jacobian = True
 
     def __call__(self, run: Run, x: Tensor) -> Tensor:
-        measurement, normal = spread(run.measurement), run.draw.normal
+        measurement, normal = with_noise(run.measurement), run.draw.normal
         ends = sorted({round(run.steps * (k + 1) / self.blocks) for k in range(self.blocks)})
         block = -1
         for i, t, s in run.walk:

@@ -52,7 +52,7 @@ def likelihood_draw(measurement: Measurement, x: Tensor, rho: float, draw: Strea
     return measurement.operator.prox(x + rho * draw.normal(x), perturbed, max((sigma / rho) ** 2, 1e-8))
 
 
-def spread(measurement: Measurement) -> Measurement:
+def with_noise(measurement: Measurement) -> Measurement:
     """The same measurement with some noise everywhere: at least the rounding of 8 bits, where it is Gaussian."""
     if not isinstance(measurement.noise, GaussianNoise):
         return measurement
@@ -62,7 +62,7 @@ def spread(measurement: Measurement) -> Measurement:
 
 
 def evidence(measurement: Measurement, x: Tensor) -> tuple[Tensor, Tensor]:
-    """log p(y given x) per sample up to a constant, `B`, and its gradient, `B C H W`; see `spread`."""
+    """log p(y given x) per sample up to a constant, `B`, and its gradient, `B C H W`; see `with_noise`."""
     clean, pull_back = measurement.operator.linearise(x)
     residual, noise = measurement.y - clean, measurement.noise
     return noise.log_likelihood(residual, measurement.y), pull_back(noise.score(residual, measurement.y))
@@ -111,7 +111,7 @@ class Likelihood:
 
     def __init__(self, measurement: Measurement, chain: Chain, draw: Streams, exact: bool = True):
         self.exact = exact and measurement.operator.linear
-        self.measurement = measurement.whitened().resolved() if self.exact else spread(measurement)
+        self.measurement = measurement.whitened().resolved() if self.exact else with_noise(measurement)
         self.chain, self.draw = chain, draw
         self.taken: list[Tensor] = []  # mean chance of a step in each turn, `B`
         self._growth: Tensor | None = None  # log of what the step has learnt, `B 1 1 1`

@@ -21,7 +21,7 @@ from ..diffusion.run import Run
 from ..diffusion.schedule import AXES, Schedule
 from .base import Sampler
 from .fitted_steps import CLEAN, Adam, bridge, fitted, guided_by
-from .likelihood_chain import spread
+from .likelihood_chain import with_noise
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class MGPS(Sampler):
     jacobian = True
 
     def __call__(self, run: Run, x: Tensor) -> Tensor:
-        measurement, normal = spread(run.measurement), run.draw.normal
+        measurement, normal = with_noise(run.measurement), run.draw.normal
         for i, t, s in run.walk:
             x0 = run.prior(x, t)
             run.report(i, x, x0, t)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..diffusion.run import Run
 from .base import Sampler
-from .likelihood_chain import Curvature, evidence, spread
+from .likelihood_chain import Curvature, evidence, with_noise
 
 Order = Literal["RED", "PnP"]
 
@@ -47,7 +47,7 @@ class PMC(Sampler):
     label = "PMC"
 
     def __call__(self, run: Run, x: Tensor) -> Tensor:
-        measurement = spread(run.measurement)
+        measurement = with_noise(run.measurement)
         curvature = Curvature(measurement, run.draw)
         x = run.prior(x, run.levels[0])
         for i, t, _ in run.walk:
