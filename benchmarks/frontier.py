@@ -50,6 +50,7 @@ from ..samplers.base import Sampler
 from ..samplers.daps import DAPS
 from ..samplers.ddim import GuidedDDIM
 from ..samplers.split_gibbs import SplitGibbs
+from .counted import Counted
 
 ROOT = Path(__file__).resolve().parent.parent
 #: deviation of the pictures of the closed forms, the unit of [0, 1]
@@ -191,28 +192,14 @@ def levels(steps: int) -> list[Level]:
 
 
 def point(task: Task, method: str, settings: str, block: Guidance, sampler: Sampler, steps: int, auto: bool) -> dict:
-    calls = 0
-
-    def backward(gradient: Tensor) -> None:
-        nonlocal calls
-        calls += 1
-
-    def denoiser(x: Tensor, t: Level) -> Tensor:
-        nonlocal calls
-        calls += 1
-        x0 = task.denoiser(x, t)
-        if x0.requires_grad:
-            x0.register_hook(backward)
-        return x0
-
-    draw = Streams(1, "sampling", len(task.measurement.y))
-    run = Run(denoiser, levels(steps), [block], draw)
+    prior, draw = Counted(task.denoiser), Streams(1, "sampling", len(task.measurement.y))
+    run = Run(prior, levels(steps), [block], draw)
     like = torch.zeros(task.count, *task.measurement.image_shape, dtype=task.measurement.y.dtype)
     with torch.no_grad():
         x = sampler(run, 0.5 + run.levels[0].sigma * draw.normal(like))
     quality = task.quality(x.nan_to_num(1e6))
     return {
-        "task": task.name, "method": method, "settings": f"{settings}, {steps} steps", "calls": calls,
+        "task": task.name, "method": method, "settings": f"{settings}, {steps} steps", "calls": prior.calls,
         "quality": quality, "auto": auto,
     }  # fmt: skip
 

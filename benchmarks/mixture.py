@@ -54,6 +54,7 @@ from ..samplers.matched import MatchedTDS
 from ..samplers.mcgdiff import MCGDiff
 from ..samplers.particles import ParticleSampler
 from ..samplers.tds import TDS
+from .counted import Counted
 from .mixture_problem import Problem, levels_of
 
 SAMPLES, DIRECTIONS = 2000, 100
@@ -102,27 +103,13 @@ def sliced_wasserstein(a: Tensor, b: Tensor, seed: int) -> float:
 
 def run(problem: Problem, block: Guidance, steps: int, seed: int) -> tuple[Tensor, float]:
     """The samples of a method, and its model calls (a backward pass counts as one)."""
-    calls = 0
-
-    def count(gradient: Tensor) -> None:
-        nonlocal calls
-        calls += 1
-
-    def denoiser(x: Tensor, level: Level) -> Tensor:
-        nonlocal calls
-        calls += 1
-        x0 = problem.denoiser(x, level)
-        if x0.requires_grad:
-            x0.register_hook(count)
-        return x0
-
-    dx = problem.means.shape[1]
+    prior, dx = Counted(problem.denoiser), problem.means.shape[1]
     levels = levels_of(problem, steps)
     draw = Streams(seed, "sampling")  # one stream: thousands of them would take most of the time
     start = draw.normal(torch.zeros(SAMPLES, dx, 1, 1))
     with torch.no_grad():
-        x = GuidedDDIM(ETA[steps])(Run(denoiser, levels, [block], draw), start)
-    return x.flatten(1), calls
+        x = GuidedDDIM(ETA[steps])(Run(prior, levels, [block], draw), start)
+    return x.flatten(1), prior.calls
 
 
 def run_particles(problem: Problem, sampler: ParticleSampler, block: Guidance, steps: int, seed: int):

@@ -274,7 +274,7 @@ def test_a_run_is_killed_and_goes_on(server, folder):
     assert table["broken.png"]["note"]
     for name, bits in (("a.jpg", 8), ("sub/b.tif", 16), ("c.png", 16)):
         row, before, after = table[name], pixels.read(folder / name), pixels.read(out / name)
-        assert int(row["bits"]) == after.bits == bits and row["server"] == server.url and float(row["seconds"]) >= 0
+        assert int(row["bits"]) == after.bits == bits and row["server"] == server.url and float(row["seconds"]) < 600
         assert "restoration by" in row["method"] and float(row["residual"] or row["fit"]) < 1.3
         assert after.icc == ICC and after.exif[0x010F] == "Maker" and 0x0112 not in after.exif
         assert after.exif.get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05"
