@@ -145,30 +145,26 @@ def run_particles(problem: Problem, sampler: ParticleSampler, block: Guidance, s
     return x @ basis.T + other - (other @ basis) @ basis.T, rows / SAMPLES
 
 
-def cell(dx: int, dy: int, steps: int, problems: int, only: str = "") -> list[dict]:
-    """The distances of all methods, and of a second exact sample."""
-    guided = {name: make for name, make in METHODS.items() if only in name}
-    particles = {name: made for name, made in PARTICLES.items() if only in name}
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ("exact", *guided, *particles)}
+def distances(name: str, dx: int, dy: int, steps: int, problems: int) -> dict:
+    """One row of the table: a method's distances and calls in a cell; `exact` is a second exact sample."""
+    pairs = []
     for k in range(problems):
         problem = Problem.random(dx, dy, k)
-        exact = problem.posterior(SAMPLES, 2 * k + 10000)
-        found["exact"].append((sliced_wasserstein(problem.posterior(SAMPLES, 2 * k + 10001), exact, k), 0))
-        for name, make in guided.items():
-            samples, calls = run(problem, make(problem.measurement), steps, k)
-            found[name].append((sliced_wasserstein(samples.nan_to_num(1e6), exact, k), calls))
-        for name, (sampler, make) in particles.items():
+        if name == "exact":
+            samples, calls = problem.posterior(SAMPLES, 2 * k + 10001), 0
+        elif name in METHODS:
+            samples, calls = run(problem, METHODS[name](problem.measurement), steps, k)
+        else:
+            sampler, make = PARTICLES[name]
             samples, calls = run_particles(problem, sampler, make(problem.measurement), steps, k)
-            found[name].append((sliced_wasserstein(samples, exact, k), calls))
-    rows = []
-    for name, pairs in found.items():
-        values = torch.tensor([value for value, _ in pairs], dtype=torch.float64)
-        ci = 1.96 * values.std().item() / math.sqrt(problems) if problems > 1 else math.nan
-        sw, calls = values.mean().item(), sum(calls for _, calls in pairs) / problems
-        rows.append({"dx": dx, "dy": dy, "steps": steps, "problems": problems, "method": name})
-        rows[-1] |= {"sw": sw, "ci": ci, "calls": calls}
-        print(f"{dx:4d} {dy:2d} {steps:4d}  {name:22s} {sw:8.2f} +- {ci:5.2f}  {calls:6.0f} calls", flush=True)
-    return rows
+        exact = problem.posterior(SAMPLES, 2 * k + 10000)
+        pairs.append((sliced_wasserstein(samples.nan_to_num(1e6), exact, k), calls))
+    values = torch.tensor([value for value, _ in pairs], dtype=torch.float64)
+    ci = 1.96 * values.std().item() / math.sqrt(problems) if problems > 1 else math.nan
+    row = {"dx": dx, "dy": dy, "steps": steps, "problems": problems, "method": name}
+    row |= {"sw": values.mean().item(), "ci": ci, "calls": sum(calls for _, calls in pairs) / problems}
+    print(f"{dx:4d} {dy:2d} {steps:4d}  {name:22s} {row['sw']:8.2f} +- {ci:4.2f} {row['calls']:6.0f} calls", flush=True)
+    return row
 
 
 def main() -> None:
@@ -177,7 +173,7 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=20)
     parser.add_argument("--cell", type=int, nargs=3, metavar=("DX", "DY", "STEPS"), help="one cell only")
     parser.add_argument("--only", default="", help="methods whose name holds this")
-    parser.add_argument("--keep", type=Path, metavar="FILE", help="hold finished cells there, and take up from them")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="hold finished rows there, and take up from them")
     options = parser.parse_args()
     grid = [(dx, dy, steps) for steps in ETA for dx in (8, 80, 800) for dy in (1, 2, 4)]
     if options.quick:
@@ -185,11 +181,13 @@ def main() -> None:
     if options.cell:
         grid = [tuple(options.cell)]
     cells = json.loads(options.keep.read_text())["cells"] if options.keep and options.keep.exists() else []
+    kept = {(row["dx"], row["dy"], row["steps"], row["method"]) for row in cells}
     for each in grid:
-        if each not in {(row["dx"], row["dy"], row["steps"]) for row in cells}:
-            cells += cell(*each, options.problems, options.only)
-        if options.keep:
-            options.keep.write_text(json.dumps({"cells": cells}))
+        for name in ("exact", *METHODS, *PARTICLES):
+            if options.only in name and (*each, name) not in kept:
+                cells.append(distances(name, *each, options.problems))
+                if options.keep:
+                    options.keep.write_text(json.dumps({"cells": cells}))
     print(json.dumps({"cells": cells}))
 
 
