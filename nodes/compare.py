@@ -132,7 +132,7 @@ class EvidenceNode(io.ComfyNode):
                 io.Latent.Input("latent_b", tooltip="What that sampler gave."),
             ],
             outputs=[
-                io.Float.Output("log_ratio", display_name="log ratio", tooltip="log p(y | A) - log p(y | B): above 0 the first explains it better."),
+                io.Float.Output("log_ratio", display_name="log ratio", tooltip="log p(y given A) - log p(y given B): above 0 the first explains it better."),
                 io.String.Output("report", display_name="report", tooltip="The verdict in words."),
             ],
             is_output_node=True,

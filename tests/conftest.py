@@ -3,7 +3,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +52,29 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(server: Any, chromium: Any) -> Iterator[Any]:
-    """A page of a fresh browser profile with the server's frontend loaded (a playwright Page)."""
-    context = chromium.new_context(viewport={"width": 1600, "height": 1000})
-    context.set_default_timeout(60_000)
-    page = context.new_page()
-    server.post("/settings/Comfy.TutorialCompleted", True)  # else the templates open by themselves, some time later
-    page.goto(server.url)
-    # the frontend's own example comes last, in place of what is there
-    page.wait_for_function("window.app?.graph?._nodes.length && app.extensionManager && app.vueAppReady")
-    yield page
-    if not _interrupted:
+def open_page(server: Any, chromium: Any) -> Iterator[Callable[..., Any]]:
+    """Opens pages of fresh browser profiles (playwright's settings of a context) with the server's frontend loaded."""
+    contexts = []
+
+    def opened(**settings: Any) -> Any:
+        contexts.append(chromium.new_context(viewport={"width": 1600, "height": 1000}, **settings))
+        contexts[-1].set_default_timeout(60_000)
+        page = contexts[-1].new_page()
+        server.post("/settings/Comfy.TutorialCompleted", True)  # else the templates open by themselves, some time later
+        page.goto(server.url)
+        # the frontend's own example comes last, in place of what is there
+        page.wait_for_function("window.app?.graph?._nodes.length && app.extensionManager && app.vueAppReady")
+        return page
+
+    yield opened
+    for context in contexts if not _interrupted else ():
         context.close()
+
+
+@pytest.fixture
+def page(open_page: Callable[..., Any]) -> Any:
+    """A page of a fresh browser profile with the server's frontend loaded (a playwright Page)."""
+    return open_page()
 
 
 _interrupted: list[bool] = []

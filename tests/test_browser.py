@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -230,6 +231,22 @@ words => {
 def test_a_new_solve_keeps_its_seed(page: Any):
     values = page.evaluate("LiteGraph.createNode('PosteriorSolve').widgets.map(widget => [widget.name, widget.value])")
     assert ["control_after_generate", "fixed"] in values
+
+
+def test_nodes_speak_the_language_of_the_browser(open_page: Callable[..., Any]):
+    page = open_page(locale="de-DE")
+    assert page.evaluate(SPOKEN, "PosteriorInpainting") == [
+        "Inpainting (Text, Kratzer entfernen)", "Maske", "weiche Kanten", "Schwelle", "erweitern", "Operator",
+    ]  # fmt: skip
+
+
+#: what stands on a node: its title, inputs and outputs
+SPOKEN = """
+kind => {
+    const node = LiteGraph.createNode(kind);
+    return [node.title, ...[...node.inputs, ...node.outputs].map(slot => slot.label ?? slot.localized_name)];
+}
+"""
 
 
 LOADERS = ("CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "VAELoader", "CLIPTextEncode")

@@ -27,7 +27,8 @@ def packed() -> set[str]:
 def test_users_get_what_they_need_and_no_more(packed):
     assert not {name for name in packed if name.startswith(("tests/", "benchmarks/", ".ci/"))}
     assert {"pyproject.toml", "LICENSE", "README.md", "__init__.py", "dev.py"} <= packed
-    needed = {name for name in git("ls-files") if name.split("/")[0] in ROOMS | {"web", "workflows", "photos"}}
+    folders = ROOMS | {"web", "workflows", "photos", "locales"}
+    needed = {name for name in git("ls-files") if name.split("/")[0] in folders}
     assert needed - packed == {f"priors/{name}.py" for name in ("digits", "muon", "photo_data", "train")}
 
 
