@@ -58,7 +58,7 @@ class _Passing(Adapted):
         return torch.where(tau <= s.sigma_bar, var, torch.inf)
 
     def foreseeing(self, tau: Tensor, kernel: Kernel) -> Tensor:
-        if kernel.s.sigma == 0:
+        if kernel.number + 1 == len(self.walk):
             return torch.zeros_like(tau, dtype=torch.bool)
         after = self.walk[kernel.number + 1]
         return tau <= (after.s if after.s.sigma else after.t).sigma_bar

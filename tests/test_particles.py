@@ -184,14 +184,15 @@ KINDS = {
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("schedule", [Schedule(), Schedule("flow")], ids=["exploding", "flow"])
-def test_a_sample_is_the_same_alone_and_in_any_chunk(name, schedule):
-    """Two measurements with a mask each."""
+@pytest.mark.parametrize("early", [False, True], ids=["", "ends early"])
+def test_a_sample_is_the_same_alone_and_in_any_chunk(name, schedule, early):
+    """Three measurements with a mask each; also where the run ends above sigma 0, as the first part of split levels."""
     sampler, block = KINDS[name]
     prior, count = random_prior(2), 3
     masks = (torch.rand(count, 1, 2, 2, dtype=F64, generator=torch.Generator().manual_seed(1)) > 0.5).to(F64)
     noise = GaussianNoise(0.0 if name == "SMCDiff" else 0.3)
     measurement = Measurement.simulate(Inpainting(masks), prior.sample(count, 2), noise, 3)
-    levels = falling(6, 6.0, 0.1, schedule)
+    levels = falling(6, 6.0, 0.1, schedule)[: -3 if early else None]
     start = torch.randn(count, 1, 2, 2, dtype=F64, generator=torch.Generator().manual_seed(4)) * levels[0].sigma
 
     def made(rows: list[int], batch: int) -> Tensor:
