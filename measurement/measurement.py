@@ -30,6 +30,7 @@ from ..operators.compose import compose
 from ..operators.diagonal import Weight
 from ..operators.spectral import SpectralOperator, pseudo_reciprocal, weakest
 from ..operators.stack import stack
+from .coloured_noise import whitened_operator
 from .noise import ROUNDING, GaussianNoise, Noise
 
 #: singular values from here on leave the rounding of 8 bits about as small as it is
@@ -116,6 +117,11 @@ class Measurement:
         """Whether A enlarges no rounding."""
         return weakest(self.operator, self.y) >= STRONG
 
+    @cached_property
+    def _white(self) -> Measurement:
+        operator, white = whitened_operator(self.noise, self.operator, self.y)
+        return Measurement(operator, white.forward(self.y), GaussianNoise(self.noise.floor))
+
     @property
     def clean(self) -> bool:
         """Whether there is no more noise than the rounding."""
@@ -123,7 +129,12 @@ class Measurement:
         return level is not None and level <= self.rounding * (1 + 1e-6)  # it may have been single precision
 
     def resolved(self) -> Measurement:
-        """The same measurement, whose rounding counts as its noise where A would enlarge it (see above)."""
+        """The same measurement, whose rounding counts as its noise where A would enlarge it (see above).
+
+        Noise with neighbours is whitened, so that no method has to know of it.
+        """
+        if self.noise.correlated:
+            return self.whitened()
         level = self.noise.level
         if level is None or level >= self.rounding or not self.operator.linear:
             return self
@@ -141,7 +152,7 @@ class Measurement:
             residual: r, the shape of y.
             deviation: how far a picture may be off in one direction, image units; that of a state is sigma_s / alpha_s.
         """
-        operator, resolved = self.operator, self.resolved()
+        operator, resolved = self.operator, self if self.noise.correlated else self.resolved()
         if not (operator.linear and resolved.noisy):
             return operator.pinv(residual)
         floor = resolved._sigma / max(deviation, 1e-12)
@@ -156,7 +167,7 @@ class Measurement:
         """Share of the measured directions that `inverse` leaves out because of the rounding; 0 where A has no s_i."""
         operator = self.operator
         near = operator if isinstance(operator, SpectralOperator) else getattr(operator, "nearby", None)
-        if self.resolved() is self or near is None:
+        if self.noise.correlated or self.resolved() is self or near is None:
             return 0.0
         s = near.singular_values(self.y.new_empty(0, *self.image_shape))
         measured = (s > 0).sum().item()
@@ -171,8 +182,11 @@ class Measurement:
 
         For methods that know one noise level only. It is this measurement itself when its noise has one level.
         Poisson noise is taken as Gaussian with the variance that y suggests. Standard deviations below the rounding
-        of 8 bits count as that. Masks and other operators whose A A^T is diagonal keep their exact inverses.
+        of 8 bits count as that. Masks and other operators whose A A^T is diagonal keep their exact inverses. W of noise
+        with neighbours is in `coloured_noise`.
         """
+        if self.noise.correlated:
+            return self._white
         deviation = torch.as_tensor(self.noise.deviation(self.y))
         if isinstance(self.noise, GaussianNoise) and deviation.numel() == 1:
             return self
@@ -207,6 +221,8 @@ class Measurement:
 
         Infinite where sigma_y = 0 and the residual is not.
         """
+        if self.noise.correlated:
+            return self._white.fit(x)
         residual = self.residual(x)
         return self._rms(residual / self.noise.deviation(self.y - residual))
 
@@ -235,7 +251,8 @@ class Measurement:
 def combine(measurements: Sequence[Measurement]) -> Measurement:
     """Several measurements of one picture as one.
 
-    Noise of one level stays so; any other becomes Gaussian noise with the deviation that each y suggests.
+    Noise of one level stays so, noise with neighbours is whitened, and any other becomes Gaussian noise with the
+    deviation that each y suggests.
 
     Raises:
         Refusal: when they speak of pictures of different size, or of different numbers of pictures.
@@ -245,6 +262,7 @@ def combine(measurements: Sequence[Measurement]) -> Measurement:
         raise Refusal(
             f"The measurements hold {' and '.join(map(str, sorted(batches)))} pictures; give the same number to each."
         )
+    measurements = [each.whitened() if each.noise.correlated else each for each in measurements]
     operator = stack([each.operator for each in measurements], [tuple(each.y.shape[1:]) for each in measurements])
     y = operator.join([each.y for each in measurements])
     deviations = [torch.as_tensor(each.noise.deviation(each.y), dtype=each.y.dtype) for each in measurements]

@@ -19,7 +19,7 @@ MEASURING = "measuring"
 
 
 class Noise(ABC):
-    """p(y given A(x)), with independent Gaussian noise of standard deviation `sigma` as a part of it.
+    """p(y given A(x)), with Gaussian noise of standard deviation `sigma` as a part of it.
 
     Residuals are r = y - A(x); all numbers are in image units, all tensors of the shape of y, `B ...`.
     """
@@ -64,8 +64,13 @@ class Noise(ABC):
 
     @property
     def level(self) -> float | None:
-        """sigma of Gaussian noise that is the same everywhere; None for any other."""
+        """sigma of independent Gaussian noise that is the same everywhere; None for any other."""
         return None
+
+    @property
+    def correlated(self) -> bool:
+        """Whether the noise of a number tells something about that of others, see `coloured_noise`."""
+        return False
 
     def take(self, index: Tensor) -> Noise:
         """The same noise for some of the samples. index: int64."""

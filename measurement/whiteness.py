@@ -52,9 +52,10 @@ def whiteness(measurement: Measurement, x: Tensor, radius: int = 2) -> Whiteness
         raise Refusal(f"What {label} measures is not a picture, so that its residual has no neighbours.")
     if not measurement.noisy:
         raise Refusal("The measurement has no noise, so its residual is 0; give it a noise level above 0.")
-    residual = measurement.residual(x)
-    r = (residual / measurement.noise.deviation(measurement.y - residual)).double()
-    support = measurement.operator.support(measurement.y)
+    white = measurement.whitened() if measurement.noise.correlated else measurement
+    residual = white.residual(x)
+    r = (residual / white.noise.deviation(white.y - residual)).double()
+    support = white.operator.support(white.y)
     seen = torch.ones_like(r) if support is None else (support > 0).to(r).expand_as(r)
     r = torch.where(seen > 0, r, 0.0).nan_to_num(0.0)
     correlated, pairs = _correlation(r, radius), _correlation(seen, radius)

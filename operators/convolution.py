@@ -1,9 +1,9 @@
 """Blur: A x = k * x, a convolution with a known kernel, by what lies beyond the border.
 
-    circular  the picture goes on on the other side: diagonal in Fourier space
-    reflect   the picture is mirrored at its edge (edge pixels twice: scipy's `reflect`): diagonal in DCT space when
-              the kernel has that symmetry as well, else by conjugate gradients
-    valid     y shows only what is fully known, so the picture is larger than y by the kernel's radius on all sides
+circular  the picture goes on on the other side: diagonal in Fourier space
+reflect   the picture is mirrored at its edge (edge pixels twice: scipy's `reflect`): diagonal in DCT space when
+          the kernel has that symmetry as well, else by conjugate gradients
+valid     y shows only what is fully known, so the picture is larger than y by the kernel's radius on all sides
 """
 
 from __future__ import annotations
@@ -36,10 +36,62 @@ def require_fit(h: int, w: int, image_shape: tuple[int, int, int]) -> None:
         )
 
 
-class Convolution(SpectralOperator):
-    """y = k * x where a transform T turns it into a product: A = T^H diag(k_hat) T.
+class Filter(SpectralOperator):
+    """y = T^H diag(f) T x with an orthonormal transform T of the picture and a number f for each frequency.
 
-    s = |k_hat|, and the phase (or sign) of k_hat belongs to U, so that every inverse is one pair of transforms.
+    s = |f|, and the phase (or sign) of f belongs to U, so that every inverse is one pair of transforms.
+    """
+
+    @abstractmethod
+    def transfer(self, image: Tensor) -> Tensor:
+        """f for pictures like `image` (`B C H W`), broadcastable against `to_spectrum(image)`."""
+
+    def singular_values(self, image: Tensor) -> Tensor:
+        return self.transfer(image).abs()
+
+    def measurement_to_spectrum(self, y: Tensor) -> Tensor:
+        return self.transfer(y).sgn().conj() * self.to_spectrum(y)
+
+    def measurement_from_spectrum(self, c: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
+        phase = self.transfer(c.real.new_empty(0, *image_shape)).sgn()
+        return self.from_spectrum(phase * c, image_shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.from_spectrum(self.transfer(x) * self.to_spectrum(x), tuple(x.shape[1:])).to(x.dtype)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.from_spectrum(self.transfer(y).conj() * self.to_spectrum(y), tuple(y.shape[1:])).to(y.dtype)
+
+
+class FourierFilter(Filter):
+    """A filter with periodic borders; T is the orthonormal discrete Fourier transform of a real picture."""
+
+    def to_spectrum(self, x: Tensor) -> Tensor:
+        require_complex(x.device, self.label, SYMMETRIC)
+        return torch.fft.rfft2(wide(x), norm="ortho")
+
+    def from_spectrum(self, c: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
+        return torch.fft.irfft2(c, s=image_shape[-2:], norm="ortho")
+
+    def multiplicity(self, image: Tensor) -> Tensor:
+        """Half of the frequencies stand for their conjugates as well."""
+        width = image.shape[-1]
+        column = torch.arange(width // 2 + 1, device=image.device)
+        return torch.where((column == 0) | (2 * column == width), 1.0, 2.0)
+
+
+class CosineFilter(Filter):
+    """A filter with mirrored borders, the same to the left and the right; T is the DCT-II."""
+
+    def to_spectrum(self, x: Tensor) -> Tensor:
+        return dct(x)
+
+    def from_spectrum(self, c: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
+        return idct(c)
+
+
+class Convolution(Filter):
+    """y = k * x, where a transform turns it into a product with k_hat.
 
     Args:
         kernel: `1 1 h w` or `1 C h w` (one kernel per colour), or `B ...` with one for each picture; h and w odd, its
@@ -82,46 +134,17 @@ class Convolution(SpectralOperator):
 
         return self._cache.get((*image.shape[-2:], image.dtype, image.device), make, self.kernel)
 
-    def singular_values(self, image: Tensor) -> Tensor:
-        return self.transfer(image).abs()
 
-    def measurement_to_spectrum(self, y: Tensor) -> Tensor:
-        return self.transfer(y).sgn().conj() * self.to_spectrum(y)
-
-    def measurement_from_spectrum(self, c: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
-        phase = self.transfer(c.real.new_empty(0, *image_shape)).sgn()
-        return self.from_spectrum(phase * c, image_shape)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.from_spectrum(self.transfer(x) * self.to_spectrum(x), tuple(x.shape[1:])).to(x.dtype)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return self.from_spectrum(self.transfer(y).conj() * self.to_spectrum(y), tuple(y.shape[1:])).to(y.dtype)
-
-
-class CircularConvolution(Convolution):
-    """y = k * x with periodic borders; T is the orthonormal discrete Fourier transform of a real picture."""
+class CircularConvolution(Convolution, FourierFilter):
+    """y = k * x with periodic borders."""
 
     def _diagonalise(self, kernel: Tensor) -> Tensor:
         require_complex(kernel.device, self.label, SYMMETRIC)
         return torch.fft.rfft2(kernel)
 
-    def to_spectrum(self, x: Tensor) -> Tensor:
-        require_complex(x.device, self.label, SYMMETRIC)
-        return torch.fft.rfft2(wide(x), norm="ortho")
 
-    def from_spectrum(self, c: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
-        return torch.fft.irfft2(c, s=image_shape[-2:], norm="ortho")
-
-    def multiplicity(self, image: Tensor) -> Tensor:
-        """Half of the frequencies stand for their conjugates as well."""
-        width = image.shape[-1]
-        column = torch.arange(width // 2 + 1, device=image.device)
-        return torch.where((column == 0) | (2 * column == width), 1.0, 2.0)
-
-
-class SymmetricConvolution(Convolution):
-    """y = k * x with mirrored borders, for kernels that are symmetric in both axes; T is the DCT-II.
+class SymmetricConvolution(Convolution, CosineFilter):
+    """y = k * x with mirrored borders, for kernels that are symmetric in both axes.
 
     The eigenvalues are k_hat(u, v) = sum_{i, j} k(i, j) cos(pi u i / H) cos(pi v j / W) (Strang 1999,
     https://doi.org/10.1137/S0036144598336745).
@@ -135,12 +158,6 @@ class SymmetricConvolution(Convolution):
             cosine = torch.cos(torch.outer(index, offset) * (torch.pi / n)).to(kernel)
             kernel = cosine @ kernel if dim == -2 else kernel @ cosine.mT
         return kernel
-
-    def to_spectrum(self, x: Tensor) -> Tensor:
-        return dct(x)
-
-    def from_spectrum(self, c: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
-        return idct(c)
 
 
 class Mirror(LinearOperator):
