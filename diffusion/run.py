@@ -103,6 +103,10 @@ class Run:
         state = predict(self.prior, x, t, jacobian, s=s, progress=progress, index=index, draw=self.draw)
         return combined(self.blocks, state, once=True)
 
+    def prompted(self, share: float) -> Prior:
+        """The prior with a share of its CFG, scale 1 + share (cfg - 1); as it is where there are no prompts."""
+        return self.prior
+
     def transit(self, x_s: Tensor, step: Step) -> Tensor:
         """x_s after the blocks have had their say in the step."""
         for block in self.blocks:

@@ -96,7 +96,7 @@ def _around_prediction(executor, x: Tensor, timestep: Tensor, model_options: dic
     t, s = host.level(sigma), run.levels[index + 1]
     with torch.no_grad():
         x0, shift, _ = run.guided(host.space.to_native(x, t.alpha), t, s, index)
-        host.require_finite(x0 + shift, t, run.prior)
+        host.require_finite(x0 + shift, t)
         return host.space.to_model(x0 + step_change(shift, sigma, run.levels[index], s), 1.0)
 
 

@@ -99,6 +99,7 @@ class GuidedRun:
         self.trace = next((guide.trace for guide in guides if guide.trace is not None), None)
         self.calls: DifferentiableCalls | None = None
         self.model_calls = 0
+        self.x0 = torch.zeros(())  # the model's last prediction
         self._decodes = bool(self.space.patchers())
         self.guider = guider
         self._shape = tuple(x.shape)
@@ -171,14 +172,14 @@ class GuidedRun:
             comfy.model_management.soft_empty_cache()
             logging.info("posterior: the gradient pass is made again, %s", plan)
 
-    def require_finite(self, x0: Tensor, t: Level, prior: HostPrior) -> None:
+    def require_finite(self, x0: Tensor, t: Level) -> None:
         """Stops a run that has gone astray, and says where it did. The device is waited for once."""
         sound = self.space.sound()
         if torch.stack([torch.isfinite(x0).all(), *sound]).all():
             return
         for each in sound:
             require_sound(each)
-        source = "the guidance" if torch.isfinite(prior.x0).all() else "the model's own prediction"
+        source = "the guidance" if torch.isfinite(self.x0).all() else "the model's own prediction"
         raise FloatingPointError(
             f"Sampling stopped at sigma {t.sigma * self.space.scale:.4g}: {source} is not a finite number; "
             "lower the guidance strength, or use a higher precision for the model."
@@ -195,11 +196,19 @@ class HostPrior:
 
     def __init__(self, host: GuidedRun, predict: Predict, options: dict):
         self._host, self._predict, self._options = host, predict, options
-        self.x0 = torch.zeros(())  # the last prediction
+
+    def prompted(self, share: float) -> HostPrior:
+        """This model with its CFG at 1 + share (cfg - 1); guiders that do not ask for it keep their own."""
+        mix = self._options.get("sampler_cfg_function", _plain_cfg)
+
+        def scaled(args: dict) -> Tensor:
+            return mix({**args, "cond_scale": 1 + share * (args["cond_scale"] - 1)})
+
+        return HostPrior(self._host, self._predict, {**self._options, "sampler_cfg_function": scaled})
 
     def __call__(self, x: Tensor, t: Level) -> Tensor:
-        self.x0 = self._x0(x, t, self._options)
-        return self.x0
+        self._host.x0 = self._x0(x, t, self._options)
+        return self._host.x0
 
     def linearise(self, x: Tensor, t: Level) -> tuple[Tensor, Vjp]:
         """A pass that fails for want of memory, forward or backward, is made again in a more sparing way."""
@@ -210,7 +219,7 @@ class HostPrior:
             return traced(lambda u: self._x0(u, t, options), x)
 
         graph = self._host.sparing(forward)
-        self.x0 = graph[1].detach()
+        self._host.x0 = graph[1].detach()
 
         def vjp(v: Tensor, last: bool = False) -> Tensor:
             nonlocal graph
@@ -225,13 +234,18 @@ class HostPrior:
 
             return self._host.sparing(backward)
 
-        return self.x0, vjp
+        return self._host.x0, vjp
 
     def _x0(self, x: Tensor, t: Level, options: dict) -> Tensor:
         self._host.model_calls += 1
         space = self._host.space
         sigma = x.new_full((x.shape[0],), t.sigma * space.scale)
         return space.to_native(self._predict(space.to_model(x, t.alpha), sigma, options), 1.0)
+
+
+def _plain_cfg(args: dict) -> Tensor:
+    """Classifier-free guidance in the host's form for functions of one's own: noises x - x0_hat in, and out."""
+    return args["uncond"] + args["cond_scale"] * (args["cond"] - args["uncond"])
 
 
 @dataclass
@@ -247,5 +261,8 @@ class HostRun(Run):
     def guided(self, x: Tensor, t: Level, s: Level | None = None, index: int = 0) -> Estimate:
         estimate = self.host.sparing(lambda: super(HostRun, self).guided(x, t, s, index))
         if self.host.trace is not None and self.blocks:
-            self.host.trace.note(self.blocks, self.prior.x0, estimate, t, s)
+            self.host.trace.note(self.blocks, self.host.x0, estimate, t, s)
         return estimate
+
+    def prompted(self, share: float) -> HostPrior:
+        return self.prior.prompted(share)

@@ -68,7 +68,7 @@ class GuidedSampler(comfy.samplers.KSAMPLER):
             run = host.run(predict, sigmas.tolist(), draw, model_options)
 
             def report(i: int, u: Tensor, x0: Tensor, t: Level) -> None:
-                host.require_finite(x0, t, run.prior)
+                host.require_finite(x0, t)
                 if callback is not None:
                     sigma = t.sigma * host.space.scale
                     state, denoised = host.space.to_model(u, t.alpha), host.space.to_model(x0, 1.0)

@@ -49,7 +49,12 @@ class FlowDPSNode(MeasuredSamplerNode):
     @classmethod
     def inputs(cls, later: bool = False) -> list[io.Input]:
         if later:
-            return []
+            rising = io.Combo.Input(
+                "cfg", options=["as set", "rising"], default="as set", optional=True,
+                tooltip="rising: the guider's cfg is where it ends, from 1 on, as TriPS-T has it: a high cfg early fights the "
+                "fit. as set: the same throughout. Start with rising where cfg is above 2.",
+            )  # fmt: skip
+            return [rising]
         preset = io.Combo.Input(
             "schedule", options=["TriPS-T", "FlowDPS"], default="TriPS-T",
             tooltip="TriPS-T: full fits, nearly all noise fresh until the last steps. FlowDPS: fits fade with the noise, which "
@@ -58,9 +63,9 @@ class FlowDPSNode(MeasuredSamplerNode):
         return [preset, *super().inputs()]
 
     @classmethod
-    def make(cls, schedule, iterations) -> Sampler:
+    def make(cls, schedule, iterations, cfg="as set") -> Sampler:
         chosen = TRIPS if schedule == "TriPS-T" else FlowDPS()
-        return FlowDPS(iterations, chosen.fresh, chosen.blend)
+        return FlowDPS(iterations, chosen.fresh, chosen.blend, rising=cfg == "rising")
 
 
 class FLAIRNode(MeasuredSamplerNode):

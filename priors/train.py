@@ -153,8 +153,7 @@ class Trainer:
         self, seed: int, lr: float, decay_after: int, warm_up: int = 100, network=PhotoUNet, centre: float = 0.35
     ) -> None:
         torch.manual_seed(seed)
-        self.lr, self.decay_after, self.warm_up = lr, decay_after, warm_up
-        self.centre = centre  # of the noise levels
+        self.lr, self.decay_after, self.warm_up, self.centre = lr, decay_after, warm_up, centre
         self.model = network(operations=MixedPrecision).init_weights().to(memory_format=torch.channels_last)
         self.ema = network().requires_grad_(False)
         self.ema.load_state_dict(self.model.state_dict())
@@ -166,22 +165,24 @@ class Trainer:
         self.step = self.first_step = self.images = 0
         self.minutes = 0.0
 
-    def update(self, x0: Tensor, given: Tensor | None = None) -> float:
-        """One step on the pictures x0 (B, C, H, W) and, for a conditional network, what is given; returns the loss."""
+    def loss(self, x0: Tensor, given: Tensor | None = None) -> Tensor:
+        """Of the pictures x0 (B, C, H, W) and, for a conditional network, what is given; one number a picture."""
+        sigma, z = draw_sigma(len(x0), self.generator, self.centre), torch.randn(x0.shape, generator=self.generator)
+        return dsm_loss(self.model, x0.contiguous(memory_format=torch.channels_last), sigma, z, given)
+
+    def update(self, x: Tensor, *given: Tensor | None) -> float:
+        """One step on a batch, as `loss` takes it, x first; returns the loss."""
         since_start = self.step - self.first_step
         rate = self.lr * min(1, (since_start + 1) / self.warm_up) / max(1, self.step / self.decay_after) ** 0.5
         for optimizer in self.optimizers:
             optimizer.param_groups[0]["lr"] = rate
-        sigma = draw_sigma(len(x0), self.generator, self.centre)
-        z = torch.randn(x0.shape, generator=self.generator)
-        loss = dsm_loss(self.model, x0.contiguous(memory_format=torch.channels_last), sigma, z, given).mean()
+        loss = self.loss(x, *given).mean()
         self.model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
-        self.step += 1
-        self.images += len(x0)
+        self.step, self.images = self.step + 1, self.images + len(x)
         forget = 1 - (1 - 1 / self.step) ** (self.gamma + 1)
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), forget)

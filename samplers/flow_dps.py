@@ -10,7 +10,8 @@ eps_hat = (x_t - alpha_t x0_hat) / sigma_t, which is not made anew after the fit
 The share c of fresh noise rises, c = 1 - u_s. TriPS-T (Bang et al. 2026, https://arxiv.org/abs/2605.26470) is the
 same walk without the blending and with a falling share, c = (1 - E(i / (N - 1)))^2, E(v) = (e^(15 v) - 1) / (e^15 - 1),
 which stays near 1 until the last steps. Its data steps fall too, from 300 to 100 or so; here each is as long as the
-line search finds (`descent`), which falls with the residual. (It also raises CFG from 1 to 6, which is the host's.)
+line search finds (`descent`), which falls with the residual. It also raises CFG, which early fights the fit, from 1 to
+what it is set to (6 in the paper): 1 + (cfg - 1) log(1 + 6 v) / log 7, v = i / (N - 1), as for upscaling and blur.
 
 `rate` has FlowDPS's steps as published, of fixed length: x -= rate grad norm(y - A(D(x))), which at the end of a run
 that met y would still move by as much. The code lifts the residual by A^+, which for means of k x k pixels is k times
@@ -41,19 +42,23 @@ class FlowDPS(Sampler):
         fresh: how the share of fresh noise goes.
         blend: whether the fit fades with the noise.
         rate: length of a published step, image units; 0 searches along the line.
+        rising: whether CFG rises to what it is set to, or is that throughout.
     """
 
     iterations: int = 3
     fresh: Literal["rising", "falling"] = "rising"
     blend: bool = True
     rate: float = 0.0
+    rising: bool = False
 
     label = "FlowDPS"
 
     def __call__(self, run: Run, x: Tensor) -> Tensor:
         measurement = run.measurement
         for i, t, s in run.walk:
-            x0 = run.prior(x, t)
+            progress = i / max(run.steps - 1, 1)
+            prior = run.prompted(math.log1p(6 * progress) / math.log(7)) if self.rising else run.prior
+            x0 = prior(x, t)
             eps = (x - t.alpha * x0) / t.sigma
             fitted = x0
             if self.rate:
@@ -63,7 +68,7 @@ class FlowDPS(Sampler):
                 fitted = descend(measurement, x0, self.iterations)
             x0 = x0 + t.flow_time * (fitted - x0) if self.blend else fitted
             run.report(i, x, x0, t)
-            share = self._share(i / max(run.steps - 1, 1), s.flow_time) if s.sigma else 0.0
+            share = self._share(progress, s.flow_time) if s.sigma else 0.0
             noise = math.sqrt(1 - share) * eps + (math.sqrt(share) * run.draw.normal(x) if share else 0.0)
             x = s.alpha * x0 + s.sigma * noise
         return x
@@ -73,5 +78,5 @@ class FlowDPS(Sampler):
         return 1 - time if self.fresh == "rising" else (1 - math.expm1(15 * progress) / math.expm1(15)) ** 2
 
 
-#: TriPS-T
+#: TriPS-T, at the CFG that is set
 TRIPS = FlowDPS(iterations=6, fresh="falling", blend=False)

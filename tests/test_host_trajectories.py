@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import tiny_models
 import torch
 from guided_host import SIZE, gaussian_model, guide, measured, misfit
 
+from posterior.algebra.streams import Streams
 from posterior.guidance.ddnm import DDNM
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
@@ -146,6 +149,42 @@ def test_solve_takes_few_steps_of_a_latent_model_without_its_gradient(host, sd15
     )  # fmt: skip
     assert result[0].isfinite().all() and result[0].shape == (1, 64, 64, 3)
     assert f"samples by {method}, because" in result[3]
+
+
+@pytest.mark.parametrize("rescaled", [False, True])
+def test_trips_t_raises_cfg_as_published(host, rescaled, tmp_path):
+    """A transcription with the guider's own cfg, where nothing is to be fitted; RescaleCFG stays in place."""
+    import comfy.samplers
+
+    model = tiny_models.load(tiny_models.sd3(tmp_path / "sd3.safetensors"))
+    vae = tiny_models.load_vae(tiny_models.vae(tmp_path / "vae.safetensors", channels=16))
+    if rescaled:
+        model = host.call("RescaleCFG", model=model, multiplier=0.7)
+    sigmas = host.call("BasicScheduler", model=model, scheduler="simple", steps=4, denoise=1.0)
+    scales = []
+
+    def published(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        draws, guider = Streams(1, "sampling"), model.inner_model
+        for i, (t, s) in enumerate(zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True)):
+            u = i / 3
+            guider.cfg = 1 + 5 * math.log(1 + 6 * u) / math.log(7)
+            scales.append(guider.cfg)
+            z0 = model(x, x.new_full((1,), t), **extra_args)
+            z1, eta = (x - (1 - t) * z0) / t, 1 - (math.exp(15 * u) - 1) / (math.exp(15) - 1)
+            fresh = draws.normal(x) if s else 0.0
+            x = (1 - s) * z0 + s * (math.sqrt(1 - eta**2) * z1 + eta * fresh)
+        return x
+
+    prompts = [host.conditioning(width=4096, pooled=2048, seed=seed) for seed in (0, 1)]
+    measurement = Measurement.observe(Identity(), torch.rand(1, 3, 64, 64), GaussianNoise(1e4))
+    found = {}
+    for cfg in ("rising", "as set"):
+        sampler, _ = host.call("PosteriorFlowDPS", measurement=measurement, vae=vae, iterations=3, cfg=cfg)
+        found[cfg], _ = host.sample(model, sampler, sigmas, host.latent(1, 16, 8, 8), *prompts, cfg=6.0)
+    theirs, _ = host.sample(model, comfy.samplers.KSAMPLER(published), sigmas, host.latent(1, 16, 8, 8), *prompts)
+    assert scales == sorted(scales) and scales[0] == 1 and scales[-1] == pytest.approx(6)
+    torch.testing.assert_close(found["rising"], theirs, rtol=1e-3, atol=1e-3)
+    assert (found["as set"] - theirs).abs().max() > 0.05
 
 
 @pytest.mark.parametrize("family", ["pixels", "sd3"])
