@@ -69,6 +69,13 @@ class Family:
 
 FAMILIES = [
     Family("SD15", None, {}, "patches4", width=768, file="sd15"),
+    Family("SDXL", None, {
+        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 64, "num_res_blocks": [1, 1],
+        "channel_mult": [1, 1], "use_spatial_transformer": True, "use_linear_in_transformer": True,
+        "transformer_depth": [0, 1], "transformer_depth_middle": 1, "transformer_depth_output": [0, 0, 1, 1],
+        "context_dim": 12, "num_classes": "sequential", "adm_in_channels": 8 + 6 * 256}, "patches4", marks={
+        "model_channels": 320, "context_dim": 2048, "adm_in_channels": 2816,
+        "transformer_depth": [0, 0, 2, 2, 10, 10]}, pooled=8),
     Family("SD3", None, {}, width=4096, pooled=2048, file="sd3"),
     Family("AuraFlow", None, {"max_seq": 64, "cond_seq_dim": 12, "n_double_layers": 1, "n_layers": 2, "dim": 32,
                               "n_heads": 2, "global_conddim": 16}, "patches4", marks={"cond_seq_dim": 2048}),
