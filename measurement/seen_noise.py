@@ -27,7 +27,7 @@ def as_noisy_as_seen(measurement: Measurement) -> Measurement:
     Never less than was said; other damage, and pictures below 64 pixels, stay as they are.
     """
     operator, y, level = measurement.operator, measurement.y, measurement.noise.level
-    blur = _blur(operator)
+    blur = blur_in(operator)
     if level is None or measurement.rounding == 0 or blur is None or min(y.shape[-2:]) < 64:
         return measurement
     if not operator.linear or operator.support(y) is not None or blur.kernel.square().sum((-2, -1)).max() > WIDE:
@@ -36,8 +36,8 @@ def as_noisy_as_seen(measurement: Measurement) -> Measurement:
     return replace(measurement, noise=GaussianNoise(seen)) if seen > max(1.5 * level, 3 * ROUNDING) else measurement
 
 
-def _blur(operator: Operator) -> Convolution | None:
+def blur_in(operator: Operator) -> Convolution | None:
     """The blur among the things that happened one after the other."""
     if isinstance(operator, Composition):
-        return _blur(operator.outer) or _blur(operator.inner)
+        return blur_in(operator.outer) or blur_in(operator.inner)
     return operator if isinstance(operator, Convolution) else None

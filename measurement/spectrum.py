@@ -1,0 +1,170 @@
+"""The power spectrum of a photograph, as blur and noise leave it.
+
+A picture x that was blurred by k and has white noise has, in expectation, the periodogram
+
+    E I(f) = e^{s(f)} P(f) + sigma^2,    P = |k_hat|^2 smeared by the window,    s(f) = log of the spectrum of x
+
+I is the mean over overlapping tapered blocks (Welch 1967, https://doi.org/10.1109/TAU.1967.1161901) and colours, and P
+is the transform of the kernel's autocorrelation times that of the taper, as in the debiased Whittle likelihood
+(Sykulski et al. 2019, https://doi.org/10.1093/biomet/asy071). Photographs are alike in s (Torralba and Oliva 2003,
+https://doi.org/10.1088/0954-898X/14/3/302): a cubic in log f, harmonics of the angle, and a ridge along each axis,
+whose weights are normal around the means of `SHARP`. So is log I around its model, but for outliers, as Student's law.
+The weights and sigma are the most likely ones (Levenberg and Marquardt), and what remains is the evidence for a kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+#: mean and standard deviation of each weight among sharp training photographs (`bench blind_blur --learn`)
+SHARP = (
+    ((-4.84, 2.0), (-2.30, 0.62), (-0.60, 0.40), (-0.44, 0.22)),  # 1, u, u^2, u^3 with u = log(f / 0.2)
+    ((0.0, 0.43), (0.0, 0.21), (0.0, 0.29), (0.0, 0.13)),  # (1, u) cos 2 phi, (1, u) sin 2 phi
+    ((0.18, 0.26), (-0.08, 0.15), (0.0, 0.20), (0.0, 0.10)),  # 4 phi
+    ((0.0, 0.12), (0.0, 0.09), (0.0, 0.11), (0.0, 0.06)),  # 6 phi
+    ((0.07, 0.14), (0.0, 0.08), (0.0, 0.08), (0.0, 0.06)),  # 8 phi
+    ((0.35, 0.72), (0.35, 0.72)),  # ridges where f_x = 0 and where f_y = 0, 0.012 wide
+)
+#: variance of log I around its model: of textures, and of a periodogram, over the number of blocks
+TEXTURE, PERIODOGRAM = 0.12, 0.9
+#: degrees of freedom of Student's law; share of the frequencies that count, since the taper makes neighbours alike
+FREEDOM, INDEPENDENT = 5.0, 0.7
+#: lowest frequency that is looked at, cycles in a pixel; below the first, all of them; above, every other one
+LOWEST, ALL_BELOW = 0.025, 0.12
+#: largest number of blocks in a row or column
+ROW = 12
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Of kernels to one picture. log_likelihood: nats, `K`; noise: sigma, image units, `K`."""
+
+    log_likelihood: Tensor
+    noise: Tensor
+
+
+class Spectrum:
+    """The periodogram of one picture.
+
+    Args:
+        picture: `C H W` in [0, 1].
+        side: n, of the blocks, pixels, no more than H and W.
+    """
+
+    def __init__(self, picture: Tensor, side: int):
+        window = taper(side)
+        rows, columns = (_starts(length, side) for length in picture.shape[-2:])
+        blocks = torch.stack([picture[:, i : i + side, j : j + side] for i in rows for j in columns]).double()
+        blocks = blocks - (blocks * window).sum((-2, -1), keepdim=True) / window.sum()
+        power = torch.fft.rfft2(blocks * window).abs().square().mean((0, 1))
+        self.side, self.variance = side, TEXTURE + PERIODOGRAM / len(blocks)
+        self.log_power = power[frequencies(side)[2]].clamp_min(1e-16).log().float()
+
+    def fit(self, smeared: Tensor, every: int = 1, rounds: int = 8) -> Fit:
+        """Of each kernel.
+
+        Args:
+            smeared: P at the frequencies that are looked at, `K F` (`smeared`).
+            every: only each so many-th frequency, in haste.
+            rounds: of Levenberg and Marquardt.
+        """
+        mean, basis = _sharp(self.side)
+        target, known, basis = self.log_power[::every], mean[::every] + smeared[:, ::every].log(), basis[::every]
+        spread = FREEDOM * self.variance
+        weight = INDEPENDENT * every * (FREEDOM + 1) / spread  # Student's curvature at 0
+        lowest = target.exp().quantile(0.1).log()
+        z = torch.zeros(len(smeared), basis.shape[1] + 1)  # the last one is that of the noise
+        best, damping = torch.full((len(z),), -torch.inf), torch.ones(len(z))
+        best_z, model, share = z, torch.zeros_like(known), torch.zeros_like(known)
+        for turn in range(rounds + 1):
+            signal = known + z[:, :-1] @ basis.mT
+            trial = torch.logaddexp(signal, lowest - 0.5 + 2 * z[:, -1:])
+            value = -weight * spread / 2 * ((target - trial).square() / spread).log1p().sum(1) - z.square().sum(1) / 2
+            better = value > best
+            best, best_z = torch.where(better, value, best), torch.where(better[:, None], z, best_z)
+            if turn == rounds:
+                break
+            damping = torch.where(better, damping / 4, damping * 8)
+            model = torch.where(better[:, None], trial, model)
+            share = torch.where(better[:, None], (signal - trial).exp(), share)
+            off = target - model
+            slope = torch.cat([share[..., None] * basis, 2 * (1 - share)[..., None]], -1)
+            weighted = slope * (weight / (1 + off.square() / spread))[..., None]
+            curvature = weighted.mT @ slope + torch.eye(z.shape[1])
+            curvature = curvature + torch.diag_embed(damping[:, None] * curvature.diagonal(dim1=1, dim2=2))
+            z = best_z + torch.linalg.solve(curvature, (weighted.mT @ off[..., None])[..., 0] - best_z)
+        return Fit(best, (0.5 * (lowest - 0.5) + best_z[:, -1]).exp())
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """First pixels of blocks that overlap by half or more and cover a line, up to `ROW` of them."""
+    count = min(ROW, math.ceil((length - side) / (side / 2)) + 1)
+    return np.linspace(0, length - side, count).round().astype(int).tolist()
+
+
+@lru_cache(2)
+def taper(side: int) -> Tensor:
+    """Hann's window, `n n` float64, of sum of squares 1, so that white noise has the periodogram sigma^2."""
+    line = torch.hann_window(side, periodic=True, dtype=torch.float64)
+    return torch.outer(line, line) / line.square().sum()
+
+
+@lru_cache(2)
+def frequencies(side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """f_y and f_x, cycles in a pixel, and which are looked at: each `n n/2+1`."""
+    fy, fx = torch.meshgrid(
+        torch.fft.fftfreq(side, dtype=torch.float64), torch.fft.rfftfreq(side, dtype=torch.float64), indexing="ij"
+    )
+    f, odd = (fx**2 + fy**2).sqrt(), (side * (fx + fy)).round() % 2 == 1
+    twice = ((fx == 0) | (fx == 0.5)) & (fy < 0)
+    return fy, fx, (f > LOWEST) & ~twice & ~(odd & (f > ALL_BELOW))
+
+
+@lru_cache(2)
+def _sharp(side: int) -> tuple[Tensor, Tensor]:
+    """The mean of s, `F`, and how it varies, `F K`, with weights of variance 1."""
+    terms = harmonics(side)
+    mean, deviation = torch.tensor([row for group in SHARP for row in group], dtype=torch.float64).unbind(1)
+    return (terms @ mean).float(), (terms * deviation).float()
+
+
+def harmonics(side: int) -> Tensor:
+    """The terms of s, `F K`."""
+    fy, fx, seen = frequencies(side)
+    fy, fx = fy[seen], fx[seen]
+    u, angle = ((fx**2 + fy**2).sqrt() / 0.2).log(), torch.atan2(fy, fx)
+    terms = [u**power for power in range(4)]
+    for n in (2, 4, 6, 8):
+        for wave in (torch.cos(n * angle), torch.sin(n * angle)):
+            terms += [wave, wave * u]
+    return torch.stack([*terms, *((-((f / 0.012) ** 2)).exp() for f in (fx, fy))], 1)
+
+
+@lru_cache(2)
+def _taper_correlation(side: int) -> Tensor:
+    """The taper's autocorrelation at the lags of a block, 1 at 0, `n n`."""
+    twice = (2 * side, 2 * side)
+    full = torch.fft.irfft2(torch.fft.rfft2(taper(side), s=twice).abs().square(), s=twice)
+    lag = torch.fft.fftfreq(side, 1 / side).long()
+    return full[lag][:, lag] / full[0, 0]
+
+
+def smeared(kernels: list[Tensor], side: int) -> Tensor:
+    """P of kernels `1 1 h w`, `K F` at the frequencies that are looked at; right where they are no wider than n / 2."""
+    laid = torch.stack([_folded(kernel[0, 0].double(), side) for kernel in kernels])
+    correlation = torch.fft.irfft2(torch.fft.rfft2(laid).abs().square(), s=(side, side))
+    power = torch.fft.rfft2(correlation * _taper_correlation(side)).real
+    return power[:, frequencies(side)[2]].clamp_min(1e-7).float()
+
+
+def _folded(kernel: Tensor, side: int) -> Tensor:
+    """A kernel on a block, periodic, `n n`; where it lies does not matter."""
+    h, w = (math.ceil(length / side) * side for length in kernel.shape)
+    wide = torch.nn.functional.pad(kernel, (0, w - kernel.shape[1], 0, h - kernel.shape[0]))
+    return wide.reshape(h // side, side, w // side, side).sum((0, 2))
