@@ -7,10 +7,17 @@ no share, since theirs is not that of the whole.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TypeVar
 
+#: seconds between two looks at whether to go on waiting
+PACE = 0.05
+
+Value = TypeVar("Value")
 _WATCH: ContextVar[Callable[[float | None], None] | None] = ContextVar("watch", default=None)
 
 
@@ -29,3 +36,34 @@ def checkpoint(done: float | None = None) -> None:
     callback = _WATCH.get()
     if callback is not None:
         callback(done)
+
+
+def awaited(work: Callable[[], Value]) -> Value:
+    """The result of long calls that nothing can stop, such as decompositions, made aside.
+
+    Who watches may end the waiting; what then still runs is thrown away at its next `checkpoint`.
+    """
+    if _WATCH.get() is None:
+        return work()
+    result: Future[Value] = Future()
+    forgotten = threading.Event()
+
+    def going_on(done: float | None) -> None:
+        if forgotten.is_set():
+            raise CancelledError
+
+    def run() -> None:
+        try:
+            with watched(going_on):
+                result.set_result(work())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        while not wait([result], PACE).done:
+            checkpoint()
+    except BaseException:
+        forgotten.set()
+        raise
+    return result.result()

@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..host.models.prior_files import register_folders
 from ..host.watch import watched_node
+from .given import checking_node
 
 register_folders()  # before the nodes list what is in them
 
@@ -41,4 +42,4 @@ class PosteriorExtension(ComfyExtension):
         walks = (samplers, trajectories, samplers_mcmc, samplers_particles, samplers_variational)
         walks = (*walks, samplers_blind, samplers_few)
         families = (*seen, *guides, *walks, priors, priors_analytic, inspect, answers, compare)
-        return [watched_node(node) for family in families for node in family.NODES]
+        return [watched_node(checking_node(node)) for family in families for node in family.NODES]

@@ -8,6 +8,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
+from ..algebra.refusal import Refusal
 from ..host.jpeg_file import is_jpeg, read_jpeg
 from ..operators.dither import ErrorDiffusion
 from ..operators.grayscale import Grayscale
@@ -260,16 +261,25 @@ class ReadJPEGNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
+        if (fault := cls.validate_inputs(file)) is not True:
+            raise Refusal(fault)
         settings, report = read_jpeg(folder_paths.get_annotated_filepath(file))
         return spoken(settings, report, text=report)
 
     @classmethod
     def validate_inputs(cls, file):
-        return True if folder_paths.exists_annotated_filepath(file) else f"There is no file {file} in the input folder."
+        """file: None where another node gives it, which has not run yet."""
+        if file is None:
+            return True
+        name = Path(folder_paths.annotated_filepath(file)[0]) if isinstance(file, str) else Path("..")
+        inside = not name.is_absolute() and ".." not in name.parts and file.isprintable()
+        found = inside and Path(folder_paths.get_annotated_filepath(file)).is_file()
+        return True if found else "There is no such file in the input folder; choose a JPEG file of the list."
 
     @classmethod
     def fingerprint_inputs(cls, file):
-        return Path(folder_paths.get_annotated_filepath(file)).stat().st_mtime_ns
+        path = Path(folder_paths.get_annotated_filepath(file)) if isinstance(file, str) else None
+        return path.stat().st_mtime_ns if path and path.is_file() else None
 
 
 def jpeg_files() -> list[str]:

@@ -26,7 +26,10 @@ _LAYERS = (
 _SUPPORTED = {
     "time_embedding_type": ("positional",), "act_fn": ("silu", "swish"), "center_input_sample": (False,),
     "mid_block_scale_factor": (1, 1.0), "class_embed_type": (None,), "mid_block_type": ("UNetMidBlock2D",),
+    "freq_shift": (0, 1),
 }  # fmt: skip
+#: settings that are positive numbers
+_NUMBERS = ("attention_head_dim", "norm_num_groups", "norm_eps")
 
 
 def options(config: dict[str, Any]) -> dict[str, Any]:
@@ -38,6 +41,10 @@ def options(config: dict[str, Any]) -> dict[str, Any]:
     for key, known in _SUPPORTED.items():
         if config.get(key, known[0]) not in known:
             raise Refusal(f"This UNet2DModel has {key} = {config[key]}, which is not supported; choose another model.")
+    for key in _NUMBERS:
+        number = config.get(key) if config.get(key) is not None else 1
+        if not isinstance(number, (int, float)) or number <= 0:
+            raise Refusal(f"The config.json beside the model has {key} = {number}; take it from the author again.")
     return {
         "head_channels": config.get("attention_head_dim", 8), "interleaved": False,
         "groups": config.get("norm_num_groups", 32), "eps": config.get("norm_eps", 1e-5),

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..algebra.checkpoint import checkpoint
 from ..algebra.streams import Streams
 from ..measurement.measurement import Measurement
 from ..operators.base import Operator
@@ -96,6 +97,7 @@ class GaussianPrior(ABC):
         matrix = dense_matrix(measurement.operator, tuple(self.mean.shape), self.mean)[seen]
         cross = self.filter(matrix.reshape(-1, *self.mean.shape), lambda v: v).flatten(1).T
         sigma = torch.as_tensor(measurement.noise.sigma, dtype=y.dtype, device=y.device).expand_as(y).flatten()[seen]
+        checkpoint()
         values, vectors = torch.linalg.eigh(matrix @ cross + torch.diag(sigma**2))
         return cross, y.flatten()[seen] - matrix @ self.mean.flatten(), values, vectors
 
@@ -143,6 +145,7 @@ class Gaussian(GaussianPrior):
     @classmethod
     def from_covariance(cls, mean: Tensor, covariance: Tensor) -> Gaussian:
         """From a dense C, `CHW x CHW`; eigenvalues that rounding made negative become 0."""
+        checkpoint()
         values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
         return cls(mean, values.clamp_min(0), vectors)
 
@@ -216,7 +219,8 @@ class StationaryGaussian(GaussianPrior):
         component = periodic_component(patch - mean)
         faded = component * _fade(h, height, picture)[:, None] * _fade(w, width, picture)
         spot = picture.new_zeros(picture.shape[0], height, width)
-        spot[:, :h, :w] = faded * (height * width * component.square().mean() / faded.square().mean() / (h * w)).sqrt()
+        energy = faded.square().mean().clamp_min(torch.finfo(faded.dtype).tiny)  # a picture of one colour has none
+        spot[:, :h, :w] = faded * (height * width * component.square().mean() / energy / (h * w)).sqrt()
         u = torch.fft.fft2(spot, norm="ortho").permute(1, 2, 0)
         noise = floor**2 * torch.eye(len(picture), dtype=u.dtype, device=u.device)
         return cls(mean.expand_as(spot).contiguous(), u[..., :, None] * u[..., None, :].conj() + noise)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...algebra.checkpoint import awaited
 from ...algebra.refusal import Refusal
 from ...measurement.measurement import Measurement
 from ...measurement.noise import GaussianNoise
@@ -49,10 +50,15 @@ def exact_posterior(patcher, measurement: Measurement, count: int, seed: int) ->
             f"The exact posterior is for one picture of at most {MOST} values, and here are {batch} of {size}; "
             "use a batch of one and a smaller picture, for example 32 x 32."
         )
-    with torch.inference_mode(False), torch.no_grad():
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def exact() -> Exact:
         prior = copy.deepcopy(network).cpu().double().prior(shape).affine(0.5, 0.5)
         measured = measurement.to("cpu", torch.float64)
         posterior = prior.posterior(measured)
         deviation = posterior.covariance().diagonal().clamp_min(0).sqrt().reshape(shape)
         samples = posterior.sample(count, seed)
         return Exact(posterior.mean[None], deviation[None], samples, prior.log_evidence(measured).item())
+
+    return awaited(exact)

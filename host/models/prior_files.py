@@ -7,10 +7,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import comfy.utils
 import folder_paths
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -25,6 +23,7 @@ from ...priors.given import OPERATORS, laid_out, same_operator
 from ...priors.gray import GrayAsColour, Told
 from ...priors.unet import SIGMA_DATA, PhotoUNet
 from .pixel_model import pixel_model
+from .weight_files import read_metadata, read_weights, require_fit, weight_file
 
 #: the folder below the host's models where denoisers are looked for
 DENOISERS = "posterior_denoisers"
@@ -32,8 +31,10 @@ DENOISERS = "posterior_denoisers"
 CHECKPOINTS = "diffusion_models"
 #: the host's names of the noise schedules of guided-diffusion and of diffusers
 SCHEDULES = {"linear": "sqrt_linear", "scaled_linear": "linear", "cosine": "squaredcos_cap_v2"}
+#: noise levels that no training has
+MOST_STEPS = 100_001
 _PRIORS = Path(__file__).parents[2] / "priors"
-_NOT_ITS_WEIGHTS = (AttributeError, IndexError, KeyError, ValueError, RuntimeError)
+_NOT_ITS_WEIGHTS = (ArithmeticError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 def register_folders() -> None:
@@ -62,6 +63,7 @@ def _trained_here(weights: dict[str, Tensor], given: Tensor | None = None):
     network = GrayAsColour if gray else PhotoUNet
     weights = {f"gray.{key}" if gray else key: value.float() for key, value in weights.items()}
     config, make = network.config_from_state_dict(weights), network
+    require_fit(network, config, weights)
     if given is not None:
         weights = {"given": given, **{f"network.{key}": value for key, value in weights.items()}}
         make = lambda **settings: Told(network(**settings), given)  # noqa: E731
@@ -94,8 +96,8 @@ def load_supervised_prior(name: str, measurement: Measurement):
     Raises:
         Refusal: when the file is no such model, or was trained for another operator.
     """
-    weights = _read(CHECKPOINTS, name)
-    about = _metadata(Path(folder_paths.get_full_path_or_raise(CHECKPOINTS, name)))
+    weights = read_weights(CHECKPOINTS, name)
+    about = read_metadata(weight_file(CHECKPOINTS, name))
     task = about.get("operator")
     if task not in OPERATORS:
         raise Refusal(f"{name} is not a supervised prior; make one with priors/train.py --operator, or choose another.")
@@ -114,33 +116,6 @@ def load_supervised_prior(name: str, measurement: Measurement):
         raise Refusal(f"{name} has layers that do not fit together; export it again.") from None
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    """What a safetensors file says about itself; nothing for other files."""
-    if path.suffix != ".safetensors":
-        return {}
-    with safe_open(path, "pt") as file:
-        return file.metadata() or {}
-
-
-def _read(folder: str, name: str) -> dict[str, Tensor]:
-    """The weights in a file of one of the host's folders; nothing in the file is executed.
-
-    Raises:
-        Refusal: when it holds anything but weights.
-    """
-    path = folder_paths.get_full_path_or_raise(folder, name)
-    try:
-        weights = comfy.utils.load_torch_file(path, safe_load=True)
-    except Exception as error:  # whatever a broken or hostile file may cause
-        raise Refusal(
-            f"{name} cannot be read as weights: it is damaged, or carries code; take it from its author again, "
-            "as safetensors if there is the choice."
-        ) from error
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise Refusal(f"{name} holds something other than weights; choose a file with a plain state dict.")
-    return weights
-
-
 def load_denoiser(name: str):
     """A published Gaussian denoiser as a MODEL; which one is found from its weights.
 
@@ -150,11 +125,13 @@ def load_denoiser(name: str):
     Raises:
         Refusal: when the file holds no denoiser that is known here.
     """
-    weights = _read(DENOISERS, name)
+    weights = read_weights(DENOISERS, name)
     for network in (FFDNet, DRUNet, DnCNN):
         try:
+            config = network.config_from_state_dict(weights)
+            require_fit(network, config, weights)
             sampling = {"sigma_min": 0.002, "sigma_max": 2 * network.sigma_max, "sigma_data": 1.0}
-            return pixel_model(network, network.config_from_state_dict(weights), weights, sampling, "denoised")
+            return pixel_model(network, config, weights, sampling, "denoised")
         except _NOT_ITS_WEIGHTS:
             continue
     raise Refusal(f"{name} is not a denoiser that is known here; choose a file of FFDNet, DRUNet or DnCNN.")
@@ -172,11 +149,11 @@ def load_checkpoint(name: str, schedule: str = "linear", label: int = 0, **atten
     Raises:
         Refusal: when the file holds no model that is known here.
     """
-    weights = _read(CHECKPOINTS, name)
+    weights = read_weights(CHECKPOINTS, name)
     sampling = {"beta_schedule": SCHEDULES[schedule], "linear_start": 1e-4, "linear_end": 0.02, "timesteps": 1000}
     prediction, options = "epsilon", attention
     if "conv_in.weight" in weights and "down_blocks.0.resnets.0.norm1.weight" in weights:
-        path = Path(folder_paths.get_full_path_or_raise(CHECKPOINTS, name))
+        path = weight_file(CHECKPOINTS, name)
         options = diffusers_unet.options(_config(path))
         sampling, prediction = _scheduler(path, sampling)
         weights = _translated(name, weights)
@@ -191,8 +168,9 @@ def load_checkpoint(name: str, schedule: str = "linear", label: int = 0, **atten
     if channels != 3 or config["outputs"] not in (3, 6):
         raise Refusal(f"{name} works on {channels} channels; choose a model of RGB pictures.")
     try:
-        dtypes = (torch.bfloat16, torch.float32)
-        return pixel_model(ADM, {**config, **options, "label": label}, weights, sampling, prediction, dtypes, 0.07)
+        dtypes, config = (torch.bfloat16, torch.float32), {**config, **options, "label": label}
+        require_fit(ADM, config, weights)
+        return pixel_model(ADM, config, weights, sampling, prediction, dtypes, 0.07)
     except Refusal:
         raise
     except _NOT_ITS_WEIGHTS:
@@ -233,12 +211,19 @@ def _scheduler(path: Path, sampling: dict) -> tuple[dict, str]:
     config = _json(found[0])
     names = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
     predictions = {"epsilon": "epsilon", "v_prediction": "v"}
-    schedule, prediction = config.get("beta_schedule", "linear"), config.get("prediction_type", "epsilon")
+    schedule, prediction = (
+        str(config.get(key, usual)) for key, usual in (("beta_schedule", "linear"), ("prediction_type", "epsilon"))
+    )
     if schedule not in names or prediction not in predictions:
         raise Refusal(f"This model was trained with {schedule} / {prediction}, which is not known; choose another one.")
+    start, end = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
+    steps = config.get("num_train_timesteps", 1000)
+    if not all(isinstance(number, (int, float)) for number in (start, end, steps)) or not (
+        0 < start <= end < 1 and steps in range(1, MOST_STEPS)
+    ):
+        raise Refusal(f"The {name} beside the model has no noise levels that can be; take it from the author again.")
     settings = {
-        "beta_schedule": SCHEDULES[names[schedule]], "linear_start": config.get("beta_start", 1e-4),
-        "linear_end": config.get("beta_end", 0.02), "timesteps": config.get("num_train_timesteps", 1000),
+        "beta_schedule": SCHEDULES[names[schedule]], "linear_start": start, "linear_end": end, "timesteps": steps,
         "zsnr": bool(config.get("rescale_betas_zero_snr", False)),
     }  # fmt: skip
     return settings, predictions[prediction]
