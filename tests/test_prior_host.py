@@ -73,7 +73,7 @@ def test_exact_posterior_is_bayes_rule(host, node):
     else:
         model = host.call(node, images=images, **{"floor" if "Gauss" in node else "deviation": 0.1})
     mean, samples, deviation, log_evidence = host.call(
-        "PosteriorExactPosterior", model=model, measurement=measured, count=500, seed=1
+        "PosteriorExactPosterior", model=model, measurement=measured, count=256, seed=1
     )
     prior = model.model.diffusion_model.prior((3, 3, 2))
     draws = (prior.sample(20000, 3).double() + 1) / 2
@@ -86,7 +86,7 @@ def test_exact_posterior_is_bayes_rule(host, node):
     assert (mean[0] - expected.clamp(0, 1)).abs().max() < 0.02
     assert (deviation[0] - spread.sqrt()).abs().max() < 0.02
     assert abs(log_evidence - (log_weights.logsumexp(0) - math.log(len(draws)))) < 0.1
-    assert samples.shape == (500, 3, 2, 3)
+    assert samples.shape == (256, 3, 2, 3)
     assert (samples.clone().mean(0) - expected.clamp(0, 1)).abs().max() < 0.05
 
 
