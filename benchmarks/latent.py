@@ -1,6 +1,6 @@
 """What guidance of a latent model costs: time and memory of one guided step over those of the plain step.
 
-    python3 dev.py bench latent [--quick] [--size 64] [--cases ...] [--few]
+    python3 dev.py bench latent [--quick] [--size 64] [--cases ...] [--few | --costs]
 
 A UNet of SD1.5's full width and depth with SD's full-size VAE decoder or TAESD, random weights, float32, on the CPU,
 inside the host: one step of the Guided DDIM sampler without guidance, and with DPS through the decoder in the ways of
@@ -37,6 +37,7 @@ from ..measurement.noise import GaussianNoise
 from ..operators.inpainting import Inpainting
 from ..tests.inside_host import Host
 from ..tools import environment
+from .few_costs import costs
 from .few_steps import few
 
 _MODEL = {"out_of_place": True, "checkpoint": True}
@@ -165,12 +166,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a latent of 16, and DPS through each decoder only")
     parser.add_argument("--few", action="store_true", help="few-step methods on a known posterior: see few_steps.py")
+    parser.add_argument("--costs", action="store_true", help="what few-step methods cost: see few_costs.py")
     parser.add_argument("--size", type=int, help="side of the latent, 64 by itself")
     parser.add_argument("--cases", nargs="*", choices=CASES)
     parser.add_argument("--only", choices=[*CASES, _COUNT], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.few:
         few(arguments.quick)
+        return
+    if arguments.costs:
+        costs(Host(environment.get(os.environ.get("COMFYUI_PATH"))), unet, decoder, randomise, arguments.quick)
         return
     size = arguments.size or (16 if arguments.quick else 64)
     cases = arguments.cases or list(CASES)[: 4 : 2 if arguments.quick else 1]
