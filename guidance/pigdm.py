@@ -9,6 +9,13 @@ is exact; the paper has c = 1, that is sigma^2 / (1 + sigma^2) for exploding sta
 generalised inverse (JPEG), the noiseless form g = J^T (A^+(y) - A^+(A(x0_hat))) stands in for A^T (A A^T)^-1 r, noise
 or not.
 
+A learned J may be far larger than r_t^2 says: brightness varies by more than white noise of any sensible c. The step d
+then overshoots, each one more than the last. So it is cut at s d where A s d has LIMIT times its best length,
+
+    s = min(1, LIMIT (y - A x0_hat)^T A d / norm(A d)^2),  and 0 where that is negative,
+
+which leaves at most LIMIT - 1 times the residual, for the next steps to correct. A white prior's s is 1.
+
 As published (Algorithm 1) the step is DDIM's with the unguided x0_hat and adds r_t^2 grad, weighted by alpha_t of
 variance-preserving states: x_s += alpha_t g, g = J^T A^T (A A^T + (sigma_y / r_t)^2 I)^-1 (y - A x0_hat).
 """
@@ -23,6 +30,10 @@ from ..algebra.refusal import Refusal
 from ..diffusion.state import Estimate, State
 from ..operators.base import Operator
 from .base import Guidance
+
+#: how many times too long a step may be. With 2, samples of bimodal problems decide too early: mixture of 8 pictures of
+#: `bench frontier`, 20 / 50 steps: 0.23 / 0.19 with 2, 0.19 / 0.15 with 3, 0.18 / 0.14 with 4, 0.41 / 0.16 without
+LIMIT = 4.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,14 @@ class PiGDM(Guidance):
         lifted = self.lift(state)
         if self.jacobian:
             lifted = state.covariance(lifted, last=True) / state.white_variance(self.deviation)
+            lifted = self._cut(lifted, state) if self.measurement.operator.linear else lifted
         return Estimate(x0 + lifted)
+
+    def _cut(self, step: Tensor, state: State) -> Tensor:
+        seen, residual = self.measurement.operator.forward(step), self.measurement.residual(state.x0)
+        along, length = ((seen * each).flatten(1).sum(1) for each in (residual, seen))
+        share = (LIMIT * along / length.clamp_min(1e-30)).clamp(0, 1)
+        return share.view(-1, *[1] * (step.ndim - 1)) * step
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from posterior.guidance.pigdm import PiGDM
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
 from posterior.operators.identity import Identity
+from posterior.operators.inpainting import Inpainting
 from posterior.priors.gaussian import Gaussian
 from posterior.samplers.ddim import GuidedDDIM
 
@@ -127,3 +128,19 @@ def test_ddnm_returns_the_measurement():
     run = Run(prior.denoiser, karras(300, low=2e-3), [block], Streams(0, "sampling", 100))
     ends = GuidedDDIM(1.0)(run, x)
     assert ends.mean().item() == pytest.approx(2.5, rel=0.02) and ends.std().item() < 1e-3
+
+
+def test_pi_gdm_does_not_run_away_where_brightness_varies_by_more_than_c():
+    """The variance of a step along brightness is 9000 times what c says; uncut the steps end at 1e13."""
+    prior = Gaussian.from_covariance(
+        torch.zeros(1, 4, 4, dtype=F64), 0.05**2 * torch.eye(16, dtype=F64) + 1.5**2 * torch.ones(16, 16, dtype=F64)
+    )
+    mask = torch.zeros(1, 1, 4, 4, dtype=F64)
+    mask[..., 2:, :] = 1
+    measurement = Measurement.simulate(Inpainting(mask), prior.sample(1, 3), GaussianNoise(0.02), 4)
+    run = Run(prior.denoiser, karras(40), [PiGDM(measurement, 0.25)], Streams(0, "test"))
+    x = GuidedDDIM(1.0)(run, run.levels[0].sigma * run.draw.normal(torch.zeros(200, 1, 4, 4, dtype=F64)))
+    exact = prior.posterior(measurement).sample(200, 5)
+    assert 0.8 < measurement.fit(x).mean() < 1.2
+    assert (x.mean(0) - exact.mean(0)).abs().max() < 0.015
+    assert 0.75 < (x.std(0) / exact.std(0)).mean() < 1.1
