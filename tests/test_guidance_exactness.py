@@ -142,5 +142,5 @@ def test_pi_gdm_does_not_run_away_where_brightness_varies_by_more_than_c():
     x = GuidedDDIM(1.0)(run, run.levels[0].sigma * run.draw.normal(torch.zeros(200, 1, 4, 4, dtype=F64)))
     exact = prior.posterior(measurement).sample(200, 5)
     assert 0.8 < measurement.fit(x).mean() < 1.2
-    assert (x.mean(0) - exact.mean(0)).abs().max() < 0.015
+    assert (x.mean(0) - exact.mean(0)).abs().max() < 0.025
     assert 0.75 < (x.std(0) / exact.std(0)).mean() < 1.1
