@@ -34,7 +34,7 @@ KINDS = ("none", "gaussian", "defocus", "motion")
 KERNELS: dict[str, Callable[..., Tensor]] = dict(zip(KINDS, (gaussian, gaussian, disk, motion), strict=True))
 #: first parameter of each kind, pixels: from, to (on blocks of 128 pixels), and the factor between two of a grid
 GRID = {
-    "none": (0.2, 0.65, 1.3), "gaussian": (0.75, 8.0, 1.2), "defocus": (1.0, 16.0, 1.1), "motion": (3.0, 50.0, 1.11),
+    "none": (0.2, 0.65, 1.3), "gaussian": (0.75, 8.0, 1.2), "defocus": (1.3, 16.0, 1.1), "motion": (3.0, 50.0, 1.11),
 }  # fmt: skip
 #: pixels by which the ends of two movements of a grid are apart
 ACROSS = 1.6

@@ -74,8 +74,8 @@ class Spectrum:
             every: only each so many-th frequency, in haste.
             rounds: of Levenberg and Marquardt.
         """
-        mean, basis = _sharp(self.side)
-        target, known, basis = self.log_power[::every], mean[::every] + smeared[:, ::every].log(), basis[::every]
+        mean, basis, squares = (each[::every] for each in _sharp(self.side))
+        target, known = self.log_power[::every], mean + smeared[:, ::every].log()
         spread = FREEDOM * self.variance
         weight = INDEPENDENT * every * (FREEDOM + 1) / spread  # Student's curvature at 0
         lowest = target.exp().quantile(0.1).log()
@@ -92,13 +92,16 @@ class Spectrum:
                 break
             damping = torch.where(better, damping / 4, damping * 8)
             model = torch.where(better[:, None], trial, model)
-            share = torch.where(better[:, None], (signal - trial).exp(), share)
+            share = torch.where(better[:, None], (signal - trial).exp(), share)  # d model / d s, and the noise has 1 - it
             off = target - model
-            slope = torch.cat([share[..., None] * basis, 2 * (1 - share)[..., None]], -1)
-            weighted = slope * (weight / (1 + off.square() / spread))[..., None]
-            curvature = weighted.mT @ slope + torch.eye(z.shape[1])
+            trust, rest = weight / (1 + off.square() / spread), 2 * (1 - share)
+            pull = torch.cat([(trust * off * share) @ basis, (trust * off * rest).sum(1, keepdim=True)], 1) - best_z
+            curvature = torch.eye(z.shape[1]).repeat(len(z), 1, 1)
+            curvature[:, :-1, :-1] += ((trust * share**2) @ squares).unflatten(1, (basis.shape[1], -1))
+            curvature[:, :-1, -1] = curvature[:, -1, :-1] = (trust * share * rest) @ basis
+            curvature[:, -1, -1] += (trust * rest**2).sum(1)
             curvature = curvature + torch.diag_embed(damping[:, None] * curvature.diagonal(dim1=1, dim2=2))
-            z = best_z + torch.linalg.solve(curvature, (weighted.mT @ off[..., None])[..., 0] - best_z)
+            z = best_z + torch.linalg.solve(curvature, pull)
         return Fit(best, (0.5 * (lowest - 0.5) + best_z[:, -1]).exp())
 
 
@@ -127,11 +130,12 @@ def frequencies(side: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @lru_cache(2)
-def _sharp(side: int) -> tuple[Tensor, Tensor]:
-    """The mean of s, `F`, and how it varies, `F K`, with weights of variance 1."""
+def _sharp(side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean of s, `F`, how it varies, `F K`, with weights of variance 1, and the products of that, `F K^2`."""
     terms = harmonics(side)
     mean, deviation = torch.tensor([row for group in SHARP for row in group], dtype=torch.float64).unbind(1)
-    return (terms @ mean).float(), (terms * deviation).float()
+    basis = (terms * deviation).float()
+    return (terms @ mean).float(), basis, (basis[:, :, None] * basis[:, None]).flatten(1)
 
 
 def harmonics(side: int) -> Tensor:

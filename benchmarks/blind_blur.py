@@ -1,0 +1,118 @@
+"""What blur is read off a picture: kind and parameters, on ten held-out photos of 256 pixels, 8 bits.
+
+    python dev.py bench blind_blur [--quick | --learn N]
+
+Nothing was tuned on these photos. Motion has another angle on each. Prints each target and what was reached, the share
+of the photos; JSON last. `--learn` prints what was learned from N training photographs instead: the table `SHARP` of
+`measurement/spectrum.py`, and how often the kind is right beside what the confidence says, for several T.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ..measurement.blur_estimate import KERNELS, KINDS, TEMPERATURE, BlurEstimate, estimate_blur
+from ..measurement.spectrum import SHARP, Spectrum, harmonics
+from ..operators.convolution import convolution
+from ..photos import PHOTOS, load_photo
+from ..priors.photo_data import load
+
+SIZE, NOISES = 256, (0.0, 0.01, 0.02)
+BLURS = [("none", 0.0), *(("gaussian", s) for s in (1.0, 2.0, 3.0)), *(("defocus", r) for r in (2.0, 4.0, 6.0)),
+         *(("motion", n) for n in (7.0, 15.0, 25.0))]  # fmt: skip
+
+
+def recorded(x: Tensor, kind: str, theta: tuple[float, ...], noise: float, seed: int) -> Tensor:
+    """Blurred, noisy, and in 8 bits."""
+    y = x if kind == "none" else convolution(KERNELS[kind](*theta)).forward(x)
+    y = y + noise * torch.randn(y.shape, generator=torch.Generator().manual_seed(seed))
+    return (255 * y.clamp(0, 1)).round() / 255
+
+
+def near(kind: str, theta: tuple[float, ...], found: tuple[float, ...]) -> bool:
+    """Within 15 % (Gaussian), 0.5 pixels (disk), 10 % and 6 degrees (motion)."""
+    off = abs(found[0] - theta[0])
+    if kind == "motion":
+        return off <= 0.1 * theta[0] and abs((found[1] - theta[1] + 90) % 180 - 90) <= 6
+    return off <= (0.15 * theta[0] if kind == "gaussian" else 0.5)
+
+
+def cases(photos: list[Tensor], quick: bool) -> Iterator[tuple[str, tuple[float, ...], float, BlurEstimate]]:
+    """What was done and what was found; quick: each photo and blur with one level of noise."""
+    for turn, photo in enumerate(photos):
+        for place, (kind, size) in enumerate(BLURS):
+            theta = (size, (37 * turn + 50 * place) % 180) if kind == "motion" else (size,)
+            for noise in [NOISES[(turn + place) % 3]] if quick else NOISES:
+                yield kind, theta, noise, estimate_blur(recorded(photo, kind, theta, noise, turn))
+
+
+def held_out(quick: bool) -> dict[str, float]:
+    rows = list(cases([load_photo(name, SIZE).movedim(-1, 1) for name in PHOTOS], quick))
+    results = {"kind (0.9)": np.mean([kind == found.kind for kind, _, _, found in rows])}
+    for kind, size in BLURS:
+        for noise in NOISES:
+            own = [(theta, found) for k, theta, n, found in rows if (k, theta[0], n) == (kind, size, noise)]
+            right = [found.kind == kind for _, found in own]
+            name = f"{kind} {size:g}, noise {noise:g}" if size else f"sharp, noise {noise:g}"
+            results[f"{name}: kind"] = np.mean(right)
+            if size:
+                close = [found.kind == kind and near(kind, theta, found.parameters) for theta, found in own]
+                results[f"{name}: kind and parameters"] = np.mean(close)
+    results["confidence, mean"] = np.mean([found.confidence for *_, found in rows])
+    return {name: float(value) for name, value in results.items()}
+
+
+def training(count: int) -> list[Tensor]:
+    """As the held-out ones: squares of 256 pixels, one in two cut out, the other made smaller."""
+    large = [picture for picture in load() if min(picture.shape[:2]) >= SIZE]
+    photos = []
+    for turn, index in enumerate(np.linspace(0, len(large) - 1, min(count, len(large))).round().astype(int)):
+        picture = Image.fromarray(large[index])
+        left, top = ((side - SIZE) // 2 for side in picture.size)
+        whole = ImageOps.fit(picture, (SIZE, SIZE), Image.Resampling.LANCZOS)
+        square = whole if turn % 2 else picture.crop((left, top, left + SIZE, top + SIZE))
+        photos.append(torch.from_numpy(np.array(square, dtype=np.float32) / 255).movedim(-1, 0)[None])
+    return photos
+
+
+def learn(count: int) -> dict[str, float]:
+    terms = harmonics(128)
+    powers = torch.stack([Spectrum(photo[0], 128).log_power.double() for photo in training(10**6)])
+    weights = torch.linalg.lstsq(terms, powers.mT).solution
+    rows = iter(zip(weights.mean(1).tolist(), weights.std(1).tolist(), strict=True))
+    for group in SHARP:
+        print(*(f"({mean:.2f}, {deviation:.2f})" for mean, deviation in (next(rows) for _ in group)))
+    found = list(cases(training(count), True))
+    right = torch.tensor([kind == each.kind for kind, *_, each in found]).double()
+    truth = torch.tensor([KINDS.index(kind) for kind, *_ in found])
+    logits = TEMPERATURE * torch.tensor([[*each.probabilities.values()] for *_, each in found]).clamp_min(1e-30).log()
+    results = {"kind": right.mean().item()}
+    for temperature in (1, 2, 3, 4, 6, 8, 12):
+        log_p = (logits / temperature).log_softmax(1).double()
+        nats = -log_p.gather(1, truth[:, None]).mean().item()
+        results[f"T {temperature}: says"] = log_p.exp().amax(1).mean().item()
+        results[f"T {temperature}: nats"] = nats
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one level of noise for each photo and blur")
+    parser.add_argument("--learn", type=int, metavar="N", help="from N training photographs")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    results = learn(options.learn) if options.learn else held_out(options.quick)
+    for target, reached in results.items():
+        print(f"{target:45} {reached:.3f}", flush=True)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

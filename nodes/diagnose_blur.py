@@ -1,0 +1,70 @@
+"""Nodes that read off a picture how sharp it is: its blur, its true size."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from ..measurement.blur_estimate import estimate_blur
+from ..measurement.measurement import require_finite
+from ..operators.identity import Identity
+from .diagnose import CATEGORY, report_output
+from .report import spoken
+from .search import found_by
+from .sockets import Operator, planes
+
+#: a confidence below which the report asks to look
+SURE = 0.8
+
+
+class EstimateBlurNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorEstimateBlur",
+            display_name="Estimate Blur",
+            **found_by("PosteriorEstimateBlur"),
+            category=CATEGORY,
+            description="How a picture was blurred, from the picture alone: softly, out of focus, by a straight movement, "
+            "or not at all.",
+            inputs=[
+                io.Image.Input(
+                    "image",
+                    tooltip="The blurred picture, at least 64 x 64 pixels, better 256 x 256, not resized. A batch is read as "
+                    "several pictures with the same blur.",
+                )
+            ],
+            outputs=[
+                Operator.Output(
+                    "operator", display_name="operator",
+                    tooltip="The blur that was found, for Observe; of a sharp picture one that changes nothing.",
+                ),
+                io.Float.Output(
+                    "size", display_name="size", tooltip="Sigma, radius or length, pixels; 0 where there is no blur."
+                ),
+                io.Float.Output(
+                    "angle", display_name="angle", tooltip="Of a movement, degrees anticlockwise from horizontal; else 0."
+                ),
+                io.Float.Output(
+                    "confidence", display_name="confidence", tooltip="How sure the kind of blur is, 0 to 1."
+                ),
+                report_output(),
+            ],
+            is_output_node=True,
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, image) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            x = planes(image)
+            require_finite(x)
+            found = estimate_blur(x)
+            size, angle = (*found.parameters, 0.0, 0.0)[:2]
+            report = f"{found}."
+            if found.confidence < SURE:
+                second = sorted(found.probabilities, key=found.probabilities.__getitem__)[-2]
+                report += f" It could also be {'sharp' if second == 'none' else second}: compare the results."
+            return spoken(found.operator or Identity(), size, angle, found.confidence, report, text=report)
+
+
+NODES = [EstimateBlurNode]
