@@ -92,7 +92,7 @@ class Spectrum:
                 break
             damping = torch.where(better, damping / 4, damping * 8)
             model = torch.where(better[:, None], trial, model)
-            share = torch.where(better[:, None], (signal - trial).exp(), share)  # d model / d s, and the noise has 1 - it
+            share = torch.where(better[:, None], (signal - trial).exp(), share)  # d model / d s
             off = target - model
             trust, rest = weight / (1 + off.square() / spread), 2 * (1 - share)
             pull = torch.cat([(trust * off * share) @ basis, (trust * off * rest).sum(1, keepdim=True)], 1) - best_z
