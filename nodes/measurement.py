@@ -46,8 +46,24 @@ def more_noise_inputs() -> list[io.Input]:
     ]  # fmt: skip
 
 
-def noise_model(sigma_y: float, gain: float, noise_map) -> Noise:
-    noise = PoissonNoise(gain, sigma_y) if gain > 0 else GaussianNoise(sigma_y)
+def blotch_input() -> io.Input:
+    return io.Float.Input(
+        "blotch", default=0.0, min=0.0, max=5.0, step=0.1, round=False, optional=True,
+        tooltip="Size of the noise's blotches, in pixels: of the Gaussian blur that makes them of even grain. 0 is even grain, "
+        "1 a phone or an enlarged scan, 2 coarse. sigma_y is their deviation. Start with 0.",
+    )  # fmt: skip
+
+
+def noise_model(sigma_y: float, gain: float, noise_map, blotch: float, shape: tuple[int, ...]) -> Noise:
+    """shape: of the measurement, without its batch."""
+    if blotch > 0:
+        if gain > 0:
+            raise Refusal("Photon noise has no blotches; set either the gain or the size of the blotches to 0.")
+        if len(shape) != 3:
+            raise Refusal("Noise with blotches needs a measurement that is a picture; set their size to 0.")
+        noise = blotches(sigma_y, blotch, shape[1:])
+    else:
+        noise = PoissonNoise(gain, sigma_y) if gain > 0 else GaussianNoise(sigma_y)
     return noise if noise_map is None else noise.widened(hole(noise_map, "noise map"))
 
 
@@ -72,21 +88,25 @@ class ObserveNode(io.ComfyNode):
                 io.Combo.Input(
                     "noise", options=["as given", "estimated"], default="as given", optional=True,
                     tooltip="as given: sigma_y. estimated: from the picture itself, at least 64 x 64 pixels, in its place; "
-                    "even grain, or none. Start with as given.",
+                    "even grain, blotches, or none. Start with as given.",
                 ),
+                blotch_input(),
             ],
             outputs=[measurement_output()],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, image, operator, sigma_y, gain=0.0, noise_map=None, noise="as given") -> io.NodeOutput:
+    def execute(cls, image, operator, sigma_y, gain=0.0, noise_map=None, noise="as given", blotch=0.0) -> io.NodeOutput:
         x, text = planes(image), ""
         with torch.inference_mode(False):
+            y = operator.read(x)
             if noise == "estimated":
                 require_finite(x)
-                sigma_y = estimated_level(x)
-                text = f"noise level {sigma_y:.4f}, estimated (white is 1)." if sigma_y else "no noise, but for rounding."
-            measurement = Measured.observe(operator, x, noise_model(sigma_y, gain, noise_map))
+                model, text = estimated_noise(y)
+            else:
+                model = noise_model(sigma_y, gain, None, blotch, tuple(y.shape[1:]))
+            model = model if noise_map is None else model.widened(hole(noise_map, "noise map"))
+            measurement = Measured.observe(operator, x, model)
         return spoken(measurement, text=text)
 
 
