@@ -107,8 +107,16 @@ def noise_spectrum(image: Tensor) -> NoiseSpectrum:
     return NoiseSpectrum(*torch.stack(found, 1))
 
 
+def blotches_in(images: Tensor) -> ColouredNoise | None:
+    """The noise of pictures `B C H W`, as `noise_spectrum` finds it; None where not all of them have blotches."""
+    found = [noise_spectrum(image[None]) for image in images]
+    if not all(each.coloured for each in found):
+        return None
+    return ColouredNoise(torch.cat([each.noise(images.shape[-2:]).spectrum for each in found]))
+
+
 def _flat(energy: Tensor, usable: Tensor) -> Tensor:
-    """Which blocks lie in the flattest surroundings, bool `h w`: the mean energy of those that touch but do not overlap."""
+    """Which blocks lie in the flattest surroundings, by those that touch but do not overlap, bool `h w`."""
     step, (h, w) = BLOCK // STRIDE, energy.shape
     wide = torch.nn.functional.pad(energy.log()[None, None], (step,) * 4, mode="replicate")[0, 0]
     around = [

@@ -241,6 +241,7 @@ def mean_fit_in_words(measurement, x: torch.Tensor) -> str:
     """
     if not (measurement.noisy and measurement.operator.linear) or len(x) < 4:
         return ""
+    measurement = measurement.whitened() if measurement.noise.correlated else measurement
     spread = measurement.operator.forward(x).double().var(0, keepdim=True)
     deviation = torch.as_tensor(measurement.noise.deviation(measurement.y)).double()
     support = measurement.operator.support(measurement.y)

@@ -9,6 +9,7 @@ from ..algebra.refusal import Refusal
 from ..measurement.jpeg_tables import compression
 from ..measurement.measurement import require_finite
 from ..measurement.noise_level import noise_curve, noise_level
+from ..measurement.noise_spectrum import noise_spectrum
 from ..measurement.scratches import scratches
 from .report import share_in_words, spoken
 from .search import found_by
@@ -18,7 +19,9 @@ CATEGORY = "posterior/diagnose"
 
 
 def picture_input(what: str) -> io.Image.Input:
-    return io.Image.Input("image", tooltip=f"{what} At least 64 x 64 pixels, not resized; the first of a batch is read.")
+    return io.Image.Input(
+        "image", tooltip=f"{what} At least 64 x 64 pixels, not resized; the first of a batch is read."
+    )
 
 
 def report_output() -> io.String.Output:
@@ -64,18 +67,27 @@ class EstimateNoiseNode(io.ComfyNode):
             display_name="Estimate Noise Level",
             **found_by("PosteriorEstimateNoise"),
             category=CATEGORY,
-            description="How noisy a picture is: the sigma_y for Observe. For even, grainy noise; noise that was "
-            "enlarged, blurred or compressed is underestimated.",
+            description="How noisy a picture is: the sigma_y for Observe. For even grain, and for blotches that a phone, an "
+            "enlargement or a blur has made of it where some part of the picture is flat.",
             inputs=[io.Image.Input("image", tooltip="The noisy picture, at least 64 x 64 pixels, not resized.")],
             outputs=[
-                io.Float.Output("sigma_y", display_name="sigma_y", tooltip="Standard deviation, white is 1; mean of a batch."),
+                io.Float.Output(
+                    "sigma_y", display_name="sigma_y", tooltip="Standard deviation, white is 1; mean of a batch."
+                ),
                 io.String.Output("report", display_name="report", tooltip="The level of each picture."),
                 io.Float.Output(
-                    "gain", display_name="gain",
+                    "gain",
+                    display_name="gain",
                     tooltip="Of a camera's noise, whose variance is gain x + read_noise^2; 0 where it is the same everywhere.",
                 ),
                 io.Float.Output(
                     "read_noise", display_name="read_noise", tooltip="The sigma_y for Observe beside this gain."
+                ),
+                io.Float.Output(
+                    "blotch",
+                    display_name="blotch",
+                    tooltip="Size of the blotches, in pixels, for Observe beside sigma_y; 0 where the noise is even grain. Of "
+                    "the first picture.",
                 ),
             ],
             is_output_node=True,
@@ -91,7 +103,12 @@ class EstimateNoiseNode(io.ComfyNode):
             report += " A JPEG or an enlarged picture hides some of its noise: take at least 0.01 there."
         if gain > max(0.0005, read**2):
             report += f" It grows with brightness: gain {gain:.4f} and read-out noise {read:.4f} describe it better."
-        return spoken(levels.mean().item(), report, gain, read, text=report)
+        level, found = levels.mean().item(), noise_spectrum(x[:1])
+        if not found.coloured:
+            return spoken(level, report, gain, read, 0.0, text=report)
+        level, blotch = found.total, found.length.median().item()
+        report = f"noise level {level:.4f} (white is 1): the sigma_y for Observe. It has blotches: their size is {blotch:.1f}."
+        return spoken(level, report, 0.0, level, blotch, text=report)
 
 
 class FindScratchesNode(io.ComfyNode):

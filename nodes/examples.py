@@ -17,7 +17,7 @@ class DamagedPhotoNode(io.ComfyNode):
             **found_by("PosteriorDamagedPhoto"),
             category="posterior/measurement",
             description="A photo that is damaged already, as yours may be: scratches and lettering, blur, grain, JPEG blocks, "
-            "a small size. Put Load Image in its place to repair a picture of your own.",
+            "a small size, blotches. Put Load Image in its place to repair a picture of your own.",
             inputs=[
                 io.Combo.Input(
                     "damage", options=list(DAMAGED), default=next(iter(DAMAGED)),

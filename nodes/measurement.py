@@ -7,10 +7,12 @@ from comfy_api.latest import io, ui
 
 from ..algebra.refusal import Refusal
 from ..host.start import start_picture
+from ..measurement.coloured_noise import blotches
 from ..measurement.measurement import Measurement as Measured
 from ..measurement.measurement import combine, require_finite
 from ..measurement.noise import GaussianNoise, Noise, PoissonNoise
 from ..measurement.noise_level import estimated_level
+from ..measurement.noise_spectrum import blotches_in
 from ..photos import DAMAGES, PHOTOS, load_damage, load_photo
 from .report import fit_in_words, spoken
 from .search import found_by
@@ -54,21 +56,25 @@ def blotch_input() -> io.Input:
     )  # fmt: skip
 
 
-def noise_model(sigma_y: float, gain: float, noise_map, blotch: float, shape: tuple[int, ...]) -> Noise:
-    """shape: of the measurement, without its batch."""
-    if blotch > 0:
-        if gain > 0:
-            raise Refusal("Photon noise has no blotches; set either the gain or the size of the blotches to 0.")
-        if len(shape) != 3:
-            raise Refusal("Noise with blotches needs a measurement that is a picture; set their size to 0.")
+def noise_model(
+    sigma_y: float, gain: float, noise_map, blotch: float, shape: tuple[int, ...], noise: Noise | None = None
+) -> Noise:
+    """shape: of the measurement, without its batch. noise: what is known of it already."""
+    if blotch > 0 and gain > 0:
+        raise Refusal("Photon noise has no blotches; set either the gain or the size of the blotches to 0.")
+    if blotch > 0 and len(shape) != 3:
+        raise Refusal("Noise with blotches needs a measurement that is a picture; set their size to 0.")
+    if noise is None and blotch > 0:
         noise = blotches(sigma_y, blotch, shape[1:])
-    else:
+    elif noise is None:
         noise = PoissonNoise(gain, sigma_y) if gain > 0 else GaussianNoise(sigma_y)
     return noise if noise_map is None else noise.widened(hole(noise_map, "noise map"))
 
 
 def measurement_output() -> io.Output:
-    return Measurement.Output("measurement", display_name="measurement", tooltip="What was seen, and how it came about.")
+    return Measurement.Output(
+        "measurement", display_name="measurement", tooltip="What was seen, and how it came about."
+    )
 
 
 class ObserveNode(io.ComfyNode):
@@ -99,13 +105,16 @@ class ObserveNode(io.ComfyNode):
     def execute(cls, image, operator, sigma_y, gain=0.0, noise_map=None, noise="as given", blotch=0.0) -> io.NodeOutput:
         x, text = planes(image), ""
         with torch.inference_mode(False):
-            y = operator.read(x)
+            y, blotchy = operator.read(x), None
             if noise == "estimated":
                 require_finite(x)
-                model, text = estimated_noise(y)
-            else:
-                model = noise_model(sigma_y, gain, None, blotch, tuple(y.shape[1:]))
-            model = model if noise_map is None else model.widened(hole(noise_map, "noise map"))
+                blotchy, blotch = blotches_in(y), 0.0
+                sigma_y = estimated_level(x) if blotchy is None else blotchy.sigma.square().mean().sqrt().item()
+                text = (
+                    f"noise level {sigma_y:.4f}, estimated (white is 1)." if sigma_y else "no noise, but for rounding."
+                )
+                text += " It has blotches." if blotchy else ""
+            model = noise_model(sigma_y, gain, noise_map, blotch, tuple(y.shape[1:]), blotchy)
             measurement = Measured.observe(operator, x, model)
         return spoken(measurement, text=text)
 
@@ -127,15 +136,18 @@ class SimulateNode(io.ComfyNode):
                     tooltip="Chooses the noise; the same number gives the same noise. Start with 0.",
                 ),
                 *more_noise_inputs(),
+                blotch_input(),
             ],
             outputs=[measurement_output()],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, image, operator, sigma_y, seed, gain=0.0, noise_map=None) -> io.NodeOutput:
+    def execute(cls, image, operator, sigma_y, seed, gain=0.0, noise_map=None, blotch=0.0) -> io.NodeOutput:
         with torch.inference_mode(False):
-            noise = noise_model(sigma_y, gain, noise_map)
-            measurement = Measured.simulate(operator, planes(image), noise, seed)
+            x = planes(image)
+            operator.check(tuple(x.shape[1:]))
+            noise = noise_model(sigma_y, gain, noise_map, blotch, operator.measurement_shape(tuple(x.shape[1:])))
+            measurement = Measured.simulate(operator, x, noise, seed)
         return spoken(measurement, text=SIMULATED)
 
 
@@ -149,7 +161,9 @@ class CombineNode(io.ComfyNode):
             description="Two measurements of one picture as one: two exposures, a blurred and a noisy shot.",
             inputs=[
                 Measurement.Input("first", tooltip="One measurement."),
-                Measurement.Input("second", tooltip="Another one of the same picture. Put several nodes in a row for more."),
+                Measurement.Input(
+                    "second", tooltip="Another one of the same picture. Put several nodes in a row for more."
+                ),
             ],
             outputs=[measurement_output()],
         )
@@ -216,16 +230,20 @@ class MeasurementFitNode(io.ComfyNode):
             "mean may lie below; well above 1 misses data. A fit does not prove that the operator is right.",
             inputs=[
                 io.Image.Input(
-                    "image", tooltip="Any picture of the measurement's size. Up to 31 pixels more at the right and the "
+                    "image",
+                    tooltip="Any picture of the measurement's size. Up to 31 pixels more at the right and the "
                     "bottom, which a VAE adds to fill its latent, are left out.",
                 ),
                 Measurement.Input("measurement", tooltip="What was seen."),
             ],
             outputs=[
-                io.Float.Output("fit", display_name="fit", tooltip="RMS of (y - A x) / sigma_y; with sigma_y = 0 the RMS."),
+                io.Float.Output(
+                    "fit", display_name="fit", tooltip="RMS of (y - A x) / sigma_y; with sigma_y = 0 the RMS."
+                ),
                 io.String.Output("report", display_name="report", tooltip="The same in words."),
                 io.Image.Output(
-                    "residual", display_name="residual",
+                    "residual",
+                    display_name="residual",
                     tooltip="y - A x: grey is agreement, black and white are four sigma_y off (at least 1/16).",
                 ),
             ],
@@ -249,7 +267,9 @@ class MeasurementFitNode(io.ComfyNode):
         agreement = measurement.agreement(x)
         report = fit_in_words(measurement, agreement, "picture")
         if measurement.noisy:
-            report = f"{report}\nresidual RMS {', '.join(f'{value:.4g}' for value in measurement.residual_rms(x).tolist())}"
+            report = (
+                f"{report}\nresidual RMS {', '.join(f'{value:.4g}' for value in measurement.residual_rms(x).tolist())}"
+            )
         if any(spare):
             report = f"{report}, of the upper left {width} x {height}"
         residual = picture(measurement.residual_picture(x))

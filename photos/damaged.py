@@ -1,6 +1,6 @@
 """Damaged copies of the photographs, as other programs leave them; examples for nodes, workflows and tests.
 
-    python tools/package.py posterior.photos.damaged      # made photos/damaged/ once, with Pillow and numpy alone
+python tools/package.py posterior.photos.damaged      # made photos/damaged/ once, with Pillow and numpy alone
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ DAMAGED = {
     "grain": ("grainy.png", "red_panda"),
     "JPEG blocks (quality 15)": ("blocks.jpg", "flower"),
     "too small (a quarter)": ("small.png", "coffee"),
+    "blotches": ("blotchy.png", "rocket"),
 }
 SIDE = 192  # of the clean photo, in pixels; what is too small has a quarter of it
 
@@ -48,9 +49,16 @@ def _clean(name: str, margin: int = 0) -> Image.Image:
     return rgb.resize((SIDE + 2 * margin, SIDE), Image.Resampling.LANCZOS, box)
 
 
-def _grain(picture: Image.Image, sigma: float, seed: int) -> Image.Image:
+def _grain(picture: Image.Image, sigma: float, seed: int, length: float = 0.0) -> Image.Image:
+    """With noise of a deviation sigma; a Gaussian of so many pixels makes blotches of it."""
     x = np.asarray(picture, dtype=np.float64)
-    x = x + 255 * sigma * np.random.default_rng(seed).standard_normal(x.shape)
+    noise = np.random.default_rng(seed).standard_normal(x.shape)
+    if length:
+        frequency = [2 * np.pi * np.fft.fftfreq(n) for n in x.shape[:2]]
+        blur = np.exp(-(length**2) * (frequency[0][:, None] ** 2 + frequency[1] ** 2) / 2)
+        noise = np.fft.ifft2(np.fft.fft2(noise, axes=(0, 1)) * blur[..., None], axes=(0, 1)).real
+        noise /= np.sqrt((blur**2).mean())
+    x = x + 255 * sigma * noise
     return Image.fromarray(x.round().clip(0, 255).astype(np.uint8))
 
 
@@ -79,6 +87,7 @@ def main() -> None:
     smeared = np.mean([wide[:, 8 + shift : 8 + shift + SIDE] for shift in range(-5, 6)], 0)
     _grain(Image.fromarray(smeared.round().astype(np.uint8)), 0.01, 2).save(folder / "moved.png")
     _grain(clean["grainy.png"], 0.1, 3).save(folder / "grainy.png")
+    _grain(clean["blotchy.png"], 0.08, 4, 1.0).save(folder / "blotchy.png")
     clean["blocks.jpg"].save(folder / "blocks.jpg", quality=15)
     clean["small.png"].resize((SIDE // 4, SIDE // 4), Image.Resampling.BICUBIC).save(folder / "small.png")
 
