@@ -1,11 +1,40 @@
-"""Example pictures that are damaged already: where a user's own would be."""
+"""Example pictures: damaged already, where a user's own would be, and clean ones for studies."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..photos import DAMAGES, PHOTOS, load_damage, load_photo
 from ..photos.damaged import DAMAGED, load_damaged
 from .search import found_by
+
+
+class ExamplePhotoNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorExamplePhoto",
+            display_name="Example Photo",
+            category="posterior/measurement",
+            description="A free photo that no model of this pack was trained on, and a mask of damage over it. "
+            "Put Load Image in its place to repair a picture of your own.",
+            inputs=[
+                io.Combo.Input("photo", options=PHOTOS, default="chelsea", tooltip="Which photo. Start with chelsea."),
+                io.Combo.Input("damage", options=DAMAGES, default=DAMAGES[0], tooltip="What the mask marks."),
+                io.Int.Input(
+                    "size", default=256, min=64, max=512, step=8,
+                    tooltip="Side of the square that is cut out, in pixels. Start with 256.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("image", display_name="image", tooltip="The clean photo."),
+                io.Mask.Output("mask", display_name="mask", tooltip="White where the damage is."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, photo, damage, size) -> io.NodeOutput:
+        return io.NodeOutput(load_photo(photo, size), load_damage(damage, size))
 
 
 class DamagedPhotoNode(io.ComfyNode):
@@ -35,4 +64,4 @@ class DamagedPhotoNode(io.ComfyNode):
         return io.NodeOutput(*load_damaged(damage))
 
 
-NODES = [DamagedPhotoNode]
+NODES = [ExamplePhotoNode, DamagedPhotoNode]

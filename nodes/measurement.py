@@ -13,7 +13,6 @@ from ..measurement.measurement import combine, require_finite
 from ..measurement.noise import GaussianNoise, Noise, PoissonNoise
 from ..measurement.noise_level import estimated_level
 from ..measurement.noise_spectrum import blotches_in
-from ..photos import DAMAGES, PHOTOS, load_damage, load_photo
 from .report import fit_in_words, spoken
 from .search import found_by
 from .sockets import Measurement, Operator, hole, picture, planes
@@ -276,35 +275,6 @@ class MeasurementFitNode(io.ComfyNode):
         return spoken(agreement.mean().item(), report, residual, text=report)
 
 
-class ExamplePhotoNode(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return io.Schema(
-            node_id="PosteriorExamplePhoto",
-            display_name="Example Photo",
-            category=CATEGORY,
-            description="A free photo that no model of this pack was trained on, and a mask of damage over it. "
-            "Put Load Image in its place to repair a picture of your own.",
-            inputs=[
-                io.Combo.Input("photo", options=PHOTOS, default="chelsea", tooltip="Which photo. Start with chelsea."),
-                io.Combo.Input("damage", options=DAMAGES, default=DAMAGES[0], tooltip="What the mask marks."),
-                io.Int.Input(
-                    "size", default=256, min=64, max=512, step=8,
-                    tooltip="Side of the square that is cut out, in pixels. Start with 256.",
-                ),
-            ],
-            outputs=[
-                io.Image.Output("image", display_name="image", tooltip="The clean photo."),
-                io.Mask.Output("mask", display_name="mask", tooltip="White where the damage is."),
-            ],
-        )  # fmt: skip
-
-    @classmethod
-    def execute(cls, photo, damage, size) -> io.NodeOutput:
-        return io.NodeOutput(load_photo(photo, size), load_damage(damage, size))
-
-
 NODES = [
     ObserveNode, SimulateNode, CombineNode, PreviewMeasurementNode, BackProjectionNode, MeasurementFitNode,
-    ExamplePhotoNode,
 ]  # fmt: skip

@@ -240,6 +240,28 @@ def test_estimated_noise_level(server: Server, sigma: float) -> None:
     assert found == pytest.approx(sigma, rel=0.15)
 
 
+def test_blotches_go_from_simulate_to_observe(server: Server) -> None:
+    outputs = server.run(
+        prompt(
+            photo=("PosteriorExamplePhoto", {"photo": "coffee", "damage": "scratches", "size": 192}),
+            operator=("PosteriorIdentity", {}), m=simulate("operator", 0.08, blotch=1.0),
+            fit_m=fit("m"), image=back("m"), estimate=("PosteriorEstimateNoise", {"image": "image"}),
+            found=("PosteriorObserve", {
+                "image": "image", "operator": "operator", "sigma_y": 0.02, "noise": "estimated"}),
+            fit_found=fit("found"),
+            told=("PosteriorObserve", {
+                "image": "image", "operator": "operator", "sigma_y": "estimate", "blotch": "estimate.4"}),
+            fit_told=fit("told"),
+        )
+    )  # fmt: skip
+    assert fit_of(outputs, "fit_m") == pytest.approx(1, abs=0.05)
+    level, blotch = re.search(r"noise level ([\d.]+).*size is (\d[.]\d)", outputs["estimate"]["text"][0]).groups()
+    assert float(level) == pytest.approx(0.08, rel=0.2) and float(blotch) == pytest.approx(1, rel=0.2)
+    assert "blotches" in outputs["found"]["text"][0]
+    for name in ("fit_found", "fit_told"):  # cut at black and white, in 8 bits, and the spectrum is known within bounds
+        assert 0.5 < fit_of(outputs, name) < 2, name
+
+
 def mask(value: float, size: int = 64) -> tuple[str, Inputs]:
     return "SolidMask", {"value": value, "width": size, "height": size}
 
@@ -259,6 +281,9 @@ REFUSALS: list[tuple[str, dict[str, tuple[str, Inputs]], str]] = [
     ("full mask", {"mask": mask(1), "operator": INPAINT, "m": observe("photo")}, "leave some pixels unmasked"),
     ("kernel larger than the picture", {"operator": ("PosteriorGaussianBlur", {"sigma": 20.0}), "m": observe("photo")},
      "The blur kernel (161 x 161) is larger than the picture (64 x 64); use a smaller blur."),
+    ("blotches of photons", {"operator": ("PosteriorIdentity", {}), "m": ("PosteriorObserve", {
+        "image": "photo", "operator": "operator", "sigma_y": 0.02, "gain": 0.01, "blotch": 1.0})},
+     "set either the gain or the size of the blotches to 0"),
     ("even kernel", {"kernel": ("EmptyImage", {"width": 4, "height": 3, "batch_size": 1, "color": 255}),
                      "operator": ("PosteriorKernelBlur", {"kernel": "kernel", **BOUNDARY}), "m": observe("photo")},
      "The kernel picture is 4 x 3; give it odd sides"),
