@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,7 +20,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..algebra.streams import Streams
+from ..diffusion.level import Level
+from ..diffusion.run import Run
+from ..diffusion.schedule import Schedule
 from ..guidance.base import Guidance
+from ..guidance.ddnm import DDNM
 from ..guidance.pigdm import PiGDM
 from ..measurement.measurement import Measurement
 from ..measurement.noise import GaussianNoise
@@ -27,13 +33,19 @@ from ..measurement.smooth import smooth_inverse
 from ..operators.downscale import downscale
 from ..operators.inpainting import Inpainting
 from ..priors import digits
+from ..priors.flow import GrayFlow
 from ..priors.given import laid_out
 from ..priors.gray import GrayAsColour, Told
 from ..samplers.daps import DAPS
+from ..samplers.ddim import GuidedDDIM
+from ..samplers.flair import FLAIR
+from ..samplers.flow_dps import TRIPS, FlowDPS
+from ..samplers.latino import LATINO
 from ..samplers.mcgdiff import MCGDiff
 from ..samplers.split_gibbs import SplitGibbs
 from ..samplers.tds import TDS
 from .classifier import Classifier
+from .few_steps import flow_levels
 from .prior import ROOT, in_image_units, level, psnr, sample
 
 #: sampler, guidance, model calls for a picture and a step
@@ -43,11 +55,50 @@ SAMPLERS = {
 }  # fmt: skip
 
 
+#: models of their own kind, and what is for them: sampler, guidance
+FLOWS = {"flow": "digits_prior.safetensors"}
+FEW = {
+    "LATINO": (LATINO(), Guidance), "FlowDPS": (FlowDPS(), Guidance), "TriPS-T": (TRIPS, Guidance),
+    "FLAIR": (FLAIR(), Guidance), "DDNM, flow": (GuidedDDIM(1.0), DDNM),
+}  # fmt: skip
+
+
 def digits_network(file: str) -> GrayAsColour:
     weights = {f"gray.{key}": value.float() for key, value in load_file(ROOT / "priors" / file).items()}
     network = GrayAsColour(**GrayAsColour.config_from_state_dict(weights)).eval().requires_grad_(False)
     network.load_state_dict(weights)
     return network
+
+
+def flow_prior(file: str) -> Callable[[Tensor, Level], Tensor]:
+    """A flow model of RGB digits on pictures in [0, 1]."""
+    weights = {f"gray.{key}": value.float() for key, value in load_file(ROOT / "priors" / file).items()}
+    network = GrayFlow(**GrayFlow.config_from_state_dict(weights)).eval().requires_grad_(False)
+    network.load_state_dict(weights)
+
+    def prior(u: Tensor, t: Level) -> Tensor:
+        x, time = 2 * u - t.alpha, u.new_tensor([t.flow_time])
+        return (x - time * network(x, time) + 1) / 2
+
+    return prior
+
+
+def flow_rows(measurement: Measurement, half: str, agreement: Callable[[Tensor], float]) -> list[dict[str, Any]]:
+    """The methods for flow models and for few steps, on the digits as a flow model."""
+    rows, shape = [], measurement.y.shape
+    for model, file in FLOWS.items():
+        prior = flow_prior(file)
+        for steps in (4, 8, 28):
+            for name, (sampler, block) in FEW.items():
+                levels = [Level(alpha, sigma / 2, 2.0) for alpha, sigma, _ in flow_levels(steps)]
+                draw, flow = Streams(0, "sampling", shape[0]), Schedule("flow")
+                run = Run(prior, levels, [block(measurement)], draw, schedule=flow)
+                x = sampler(run, run.draw.normal(torch.zeros(shape)) / 2)
+                rows.append({
+                    "task": f"digits, {half} filled", "estimate": f"one sample ({name}, {model}), {steps} calls",
+                    "agreement": agreement(x),
+                })  # fmt: skip
+    return rows
 
 
 def digit_rows(quick: bool) -> list[dict[str, Any]]:
@@ -96,6 +147,11 @@ def digit_rows(quick: bool) -> list[dict[str, Any]]:
                 "task": f"digits, {half} filled", "estimate": f"one sample ({name}), {calls} calls",
                 "agreement": agreement(x),
             })  # fmt: skip
+        x = sample(prior, DDNM(measurement), shape, 30)
+        rows.append({
+            "task": f"digits, {half} filled", "estimate": "one sample (DDNM), 30 calls", "agreement": agreement(x),
+        })  # fmt: skip
+        rows += flow_rows(measurement, half, agreement)
         rows.append({"task": f"digits, {half} filled, {many} samples", **calibration(drawn, clean, mask)})
     clear = seen(sample(prior, None, shape, steps, seed=1))[1] > seen(clean)[1].quantile(0.1)
     share = round(clear.float().mean().item(), 3)

@@ -43,6 +43,8 @@ from ..samplers.flair import FLAIR
 from ..samplers.flow_dps import TRIPS, FlowDPS
 from ..samplers.latino import LATINO
 
+#: model calls
+STEPS = (4, 8, 28, 50)
 #: damage, noise
 CASES = [("inpainting", 0.05), ("inpainting", 0.3), ("upscaling", 0.02)]
 
@@ -110,7 +112,7 @@ def rows(quick: bool) -> tuple[list[dict], dict]:
         bounds[f"{kind} {sigma}"] = ends
         print(f"\n{kind}, noise {sigma}: distance of the prior {ends['prior']}, of exact samples {ends['exact']}")
         print("steps method    distance    fit  calls; decoded with gradient, without; encoded")
-        for steps in (4, 8) if quick else (4, 8, 28, 50):
+        for steps in STEPS[: 2 if quick else None]:
             for name in methods(measurement, Counted(CODEC), steps):
                 calls, codec = [], Counted(CODEC)
                 sampler, block = methods(measurement, codec, steps)[name]

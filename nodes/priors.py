@@ -53,12 +53,19 @@ class DigitsPriorNode(io.ComfyNode):
             category=CATEGORY,
             description="A small model of handwritten digits that comes with the pack, for 32 x 32 pictures. It knows "
             "whole digits, so it can fill large holes: made for learning and for tests.",
+            inputs=[
+                io.Combo.Input(
+                    "form", options=["diffusion", "flow"], default="diffusion", optional=True,
+                    tooltip="diffusion: as it was trained. flow: the same as a flow model, such as SD3 and Flux are. Start with "
+                    "diffusion.",
+                ),
+            ],
             outputs=[io.Model.Output("model", display_name="model")],
-        )
+        )  # fmt: skip
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(load_digits_prior())
+    def execute(cls, form="diffusion") -> io.NodeOutput:
+        return io.NodeOutput(load_digits_prior(form))
 
 
 class LoadDenoiserNode(io.ComfyNode):

@@ -33,11 +33,12 @@ class DenoiserSampling(comfy.model_sampling.ModelSamplingContinuousEDM, comfy.mo
     """For networks that give x0_hat from x_t itself: nothing is scaled before the call or after it."""
 
 
-#: what a network predicts: EDM's F, x0_hat itself, the noise, or v
-Prediction = Literal["edm", "denoised", "epsilon", "v"]
+#: what a network predicts: EDM's F, x0_hat itself, the noise, v, or a flow's velocity
+Prediction = Literal["edm", "denoised", "epsilon", "v", "flow"]
 _TYPES = {
     "edm": comfy.model_base.ModelType.EDM, "denoised": comfy.model_base.ModelType.EDM,
     "epsilon": comfy.model_base.ModelType.EPS, "v": comfy.model_base.ModelType.V_PREDICTION,
+    "flow": comfy.model_base.ModelType.FLOW,
 }  # fmt: skip
 
 
@@ -62,7 +63,8 @@ def pixel_model(
         config: its architecture.
         state_dict: its weights.
         sampling: the host's settings of the noise levels, [-1, 1] unit: `sigma_min`, `sigma_max`, `sigma_data` of its
-            continuous EDM sampling, or `beta_schedule`, `linear_start`, `linear_end`, `timesteps` for epsilon and v.
+            continuous EDM sampling; `beta_schedule`, `linear_start`, `linear_end`, `timesteps` for epsilon and v; for
+            a flow `shift` and `multiplier`, by which the network's clock is faster than the time in [0, 1].
         prediction: what the network gives.
         dtypes: precisions in which it may compute, the best first; the host chooses.
         memory_usage_factor: the host's measure of memory per pixel. SD1.5, whose pixels are 8 x 8 of ours, has 1; our

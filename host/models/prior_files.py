@@ -19,6 +19,7 @@ from ...priors.adm import ADM
 from ...priors.dncnn import DnCNN
 from ...priors.drunet import DRUNet
 from ...priors.ffdnet import FFDNet
+from ...priors.flow import GrayFlow
 from ...priors.given import OPERATORS, laid_out, same_operator
 from ...priors.gray import GrayAsColour, Told
 from ...priors.unet import SIGMA_DATA, PhotoUNet
@@ -47,9 +48,17 @@ def load_photo_prior():
     return _trained_here(load_file(_PRIORS / "photo_prior.safetensors"))
 
 
-def load_digits_prior():
-    """The embedded digits prior as a MODEL of RGB pictures."""
-    return _trained_here(load_file(_PRIORS / "digits_prior.safetensors"))
+def load_digits_prior(form: str = "diffusion"):
+    """The embedded digits prior as a MODEL of RGB pictures.
+
+    Args:
+        form: "diffusion"; "flow", the same network as a flow model.
+    """
+    weights = load_file(_PRIORS / "digits_prior.safetensors")
+    if form == "diffusion":
+        return _trained_here(weights)
+    weights = {f"gray.{key}": value.float() for key, value in weights.items()}
+    return pixel_model(GrayFlow, GrayFlow.config_from_state_dict(weights), weights, {"multiplier": 1.0}, "flow")
 
 
 def _trained_here(weights: dict[str, Tensor], given: Tensor | None = None):
