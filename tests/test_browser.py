@@ -234,9 +234,12 @@ def test_a_new_solve_keeps_its_seed(page: Any):
 
 
 def test_nodes_speak_the_language_of_the_browser(open_page: Callable[..., Any]):
-    page = open_page(locale="de-DE")
+    """Still after the frontend has loaded its own words in it."""
+    page = open_page(locale="fr-FR")
+    translate = "document.querySelector('#vue-app').__vue_app__.config.globalProperties.$t"
+    page.wait_for_function(f"{translate}('g.cancel') === 'Annuler'")
     assert page.evaluate(SPOKEN, "PosteriorInpainting") == [
-        "Inpainting (Text, Kratzer entfernen)", "Maske", "weiche Kanten", "Schwelle", "erweitern", "Operator",
+        "Inpainting (enlever texte, rayures)", "masque", "bords doux", "seuil", "agrandir", "op\u00e9rateur",
     ]  # fmt: skip
 
 
