@@ -7,8 +7,8 @@ The best known path for each damage, where no guidance is given:
     JPEG and the like  restoration: annealed Pi-GDM without a Jacobian, from the damaged picture with its holes closed
     all else, samples  Guided DDIM with eta = 1 from noise
 
-Pixels that are known stay the user's own (`own_pixels`), grey photos stay grey (`guidance.grey`), and a restoration
-that cannot explain what was seen is made again with the noise that it found (`unexplained`).
+Pixels that are known stay the user's own (`own_pixels`), and grey photos stay grey (`guidance.grey`). What was told of
+the damage is checked in `solver`.
 """
 
 from __future__ import annotations
@@ -32,13 +32,11 @@ from ..measurement.coloured_noise import ColouredNoise
 from ..measurement.measurement import Measurement
 from ..measurement.noise import ROUNDING, GaussianNoise
 from ..measurement.noise_level import noise_level
-from ..measurement.seen_noise import as_noisy_as_seen
 from ..operators.identity import Scale
 from ..samplers.annealed import AnnealedRestoration
 from ..samplers.auto import for_latents
 from ..samplers.ddim import GuidedDDIM
 from .autograd.memory import gradient_fits
-from .models.tiled import fitting
 from .run import Guide
 from .sampler import GuidedSampler
 from .spaces.space import schedule_of
@@ -88,46 +86,6 @@ class Path:
         images = decode(samples, self.measurement.image_shape, vae)
         images = in_grey(images) if self.grey else images
         return keep_measured(self.measurement, images.float()) if self.keeps else images
-
-
-def solve(
-    patcher, measurement: Measurement, steps: int, restore: bool, guides: Sequence[Guide] = (), vae=None,
-    effort: Effort = "normal", cfg: float = 1.0, **how,
-) -> tuple[Tensor, Path]:  # fmt: skip
-    """The pictures, `B C H W` in [0, 1], and the path that led to them, with the measurement that they are judged by.
-
-    Args:
-        how: of `Path.run`: batch, positive, negative, seed.
-    """
-    said, measurement = measurement, measurement if guides else as_noisy_as_seen(measurement)
-    path = choose(patcher, measurement, steps, restore, guides, vae, effort, cfg)
-    if measurement is not said:
-        path = replace(path, words=f"{path.words}; with sigma_y = {measurement.noise.level:.2g}, as the photo shows")
-    model, windows = fitting(patcher, path.measurement, path.keeps)
-    path = replace(path, words=f"{path.words}; {windows}") if windows else path
-    images = path.run(model, vae=vae, cfg=cfg, **how)
-    noise = None if guides or path.kind == "sample" else unexplained(path.measurement, images)
-    if noise is None:
-        return images, path
-    again = choose(patcher, replace(measurement, noise=noise), steps, restore, guides, vae, effort, cfg)
-    words = f"{again.words}; with sigma_y = {noise.sigma:.2g}, as less noise could not explain what was seen"
-    model, _ = fitting(patcher, again.measurement, again.keeps)
-    return again.run(model, vae=vae, cfg=cfg, **how), replace(path, words=words)
-
-
-def unexplained(measurement: Measurement, images: Tensor) -> GaussianNoise | None:
-    """The noise that a restoration's residual shows, where it is more than three times what was said.
-
-    Morozov's discrepancy principle (1966): a picture need not fit better than the noise, and the noise of a blurred
-    JPEG, or of a blur that is not quite the one that was told, is more than what a smooth place shows. To fit it all
-    the same takes a picture of ripples. Methods that meet y exactly have nothing to find.
-    """
-    resolved = measurement.resolved()
-    level = resolved.noise.level
-    if not (measurement.operator.linear and resolved.noisy) or measurement.noise.level is None:
-        return None
-    residual = measurement.residual_rms(images.to(measurement.y)).max().item()
-    return GaussianNoise(residual) if residual > 3 * level else None
 
 
 def choose(

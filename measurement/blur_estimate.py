@@ -125,6 +125,29 @@ def log_likelihood(picture: Tensor, operator: Operator) -> float:
     return _evidence(spectra, smeared([kernel], spectra[0].side)).item()
 
 
+def likeliest(picture: Tensor, kind: str, told: tuple[float, ...], guess: bool) -> tuple[tuple[float, ...], float]:
+    """The parameters of a kind that explain a picture best, and by how many nats they do so better than the told ones.
+
+    Args:
+        picture, kind: as in `BlurEstimate`.
+        told: parameters, laid out as there.
+        guess: whether they are no more than that; otherwise no others are looked for if those of a grid are no better.
+
+    Raises:
+        Refusal: for small pictures.
+    """
+    spectra = _spectra(picture)
+    thetas, powers = _grid(spectra[0].side)
+    own = [index for index, (name, _) in enumerate(thetas) if name == kind]
+    rough = torch.cat([_evidence(spectra, part, every=3, rounds=5) for part in powers[own].split(100)])
+    if not guess and rough.max() <= _best(spectra, kind, [told], 3)[0]:
+        return told, 0.0
+    starts = [thetas[own[index]][1] for index in rough.topk(min(STARTS, len(own))).indices.tolist()]
+    value, theta = _refined(spectra, kind, starts)
+    as_told, _ = _best(spectra, kind, [told])
+    return (theta, value - as_told) if value > as_told else (told, 0.0)
+
+
 def _spectra(picture: Tensor) -> list[Spectrum]:
     smallest = min(picture.shape[-2:])
     if smallest < SMALLEST:

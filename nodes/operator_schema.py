@@ -39,3 +39,11 @@ def boundary_input(optional: bool = False) -> io.Combo.Input:
         "at the other side; fastest, open to every method. valid: unknown, the solved picture gets larger than the blurred "
         "one. Start with reflect.",
     )  # fmt: skip
+
+
+def estimate_input() -> io.Boolean.Input:
+    return io.Boolean.Input(
+        "estimate", default=False, optional=True,
+        tooltip="off: the numbers are right. on: they are a guess, and Solve Inverse Problem finds better ones in the "
+        "picture and says which; all other nodes take them as they are. Start with off.",
+    )  # fmt: skip

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from comfy_api.latest import io
 
 from ..algebra.refusal import Refusal
 from ..operators.convolution import convolution
+from ..operators.families import DiskRadius, FreeKernel, GaussianWidth, Motion
+from ..operators.family import told
 from ..operators.kernels import camera_shake, disk, from_picture, gaussian, motion
 from ..operators.varying_blur import VaryingBlur
-from .operator_schema import boundary_input, operator_schema, seed_input
+from .operator_schema import boundary_input, estimate_input, operator_schema, seed_input
 from .sockets import planes
+
+
+def side(reach: float) -> int:
+    """Side of a kernel that reaches so many pixels from its centre."""
+    return 2 * math.ceil(reach) + 1
 
 
 class GaussianBlurNode(io.ComfyNode):
@@ -26,13 +35,15 @@ class GaussianBlurNode(io.ComfyNode):
                     tooltip="Radius of the blur (standard deviation) in pixels. Start with 2; too large gives ringing.",
                 ),
                 boundary_input(optional=True),
+                estimate_input(),
             ],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, sigma, boundary="reflect") -> io.NodeOutput:
+    def execute(cls, sigma, boundary="reflect", estimate=False) -> io.NodeOutput:
+        family = GaussianWidth(side(7.5 * sigma), boundary, sigma)
         with torch.inference_mode(False):
-            return io.NodeOutput(convolution(gaussian(sigma), boundary))
+            return io.NodeOutput(told(convolution(gaussian(sigma), boundary), family, estimate))
 
 
 class MotionBlurNode(io.ComfyNode):
@@ -52,13 +63,15 @@ class MotionBlurNode(io.ComfyNode):
                     tooltip="Direction in degrees: 0 is horizontal, 90 vertical, anticlockwise. Start with 0.",
                 ),
                 boundary_input(),
+                estimate_input(),
             ],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, length, angle, boundary) -> io.NodeOutput:
+    def execute(cls, length, angle, boundary, estimate=False) -> io.NodeOutput:
+        family = Motion(side(1.25 * length + 1), boundary, length, angle)
         with torch.inference_mode(False):
-            return io.NodeOutput(convolution(motion(length, angle), boundary))
+            return io.NodeOutput(told(convolution(motion(length, angle), boundary), family, estimate))
 
 
 class CameraShakeNode(io.ComfyNode):
@@ -97,13 +110,15 @@ class DefocusNode(io.ComfyNode):
                     tooltip="Radius of the disk, pixels. Start with 3, or measure a bright spot.",
                 ),
                 boundary_input(),
+                estimate_input(),
             ],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, radius, boundary) -> io.NodeOutput:
+    def execute(cls, radius, boundary, estimate=False) -> io.NodeOutput:
+        family = DiskRadius(side(2.5 * radius + 1), boundary, radius)
         with torch.inference_mode(False):
-            return io.NodeOutput(convolution(disk(radius), boundary))
+            return io.NodeOutput(told(convolution(disk(radius), boundary), family, estimate))
 
 
 class KernelBlurNode(io.ComfyNode):
@@ -118,16 +133,18 @@ class KernelBlurNode(io.ComfyNode):
                     "kernel", tooltip="A small picture with odd sides, black where no light went. Its sum is set to 1."
                 ),
                 boundary_input(),
+                estimate_input(),
             ],
         )
 
     @classmethod
-    def execute(cls, kernel, boundary) -> io.NodeOutput:
+    def execute(cls, kernel, boundary, estimate=False) -> io.NodeOutput:
         with torch.inference_mode(False):
             kernel = from_picture(planes(kernel, bounded=False))
             if kernel.shape[0] != 1:
                 raise Refusal(f"There are {kernel.shape[0]} kernels; give one, or use Varying Blur.")
-            return io.NodeOutput(convolution(kernel, boundary))
+            family = FreeKernel(max(kernel.shape[-2:]), boundary)
+            return io.NodeOutput(told(convolution(kernel, boundary), family, estimate))
 
 
 class VaryingBlurNode(io.ComfyNode):

@@ -11,12 +11,14 @@ from comfy_api.latest import io
 from ..algebra.refusal import Refusal
 from ..host.jpeg_file import is_jpeg, read_jpeg
 from ..operators.dither import ErrorDiffusion
+from ..operators.families import Exposure
+from ..operators.family import told
 from ..operators.grayscale import Grayscale
 from ..operators.identity import Scale
 from ..operators.jpeg import JPEG
 from ..operators.levels import Levels
 from ..operators.pointwise import DITHERS, Gamma, Palette, Quantisation, Saturation
-from .operator_schema import operator_schema, seed_input
+from .operator_schema import estimate_input, operator_schema, seed_input
 from .report import spoken
 from .search import found_by
 from .sockets import JPEGFile, planes
@@ -135,13 +137,15 @@ class LevelsNode(io.ComfyNode):
                     "with 0.3.",
                 ),
                 *map(gain, ("red", "green", "blue")),
+                estimate_input(),
             ],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, gain, offset, red=1.0, green=1.0, blue=1.0) -> io.NodeOutput:
+    def execute(cls, gain, offset, red=1.0, green=1.0, blue=1.0, estimate=False) -> io.NodeOutput:
         with torch.inference_mode(False):
-            return io.NodeOutput(Levels(gain * torch.tensor([red, green, blue]), offset))
+            levels = Levels(gain * torch.tensor([red, green, blue]), offset)
+        return io.NodeOutput(told(levels, Exposure(), estimate))
 
 
 class FewerColoursNode(io.ComfyNode):

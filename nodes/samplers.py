@@ -7,7 +7,8 @@ from comfy_api.latest import io
 from ..algebra.refusal import Refusal
 from ..host.apply import apply_guidance
 from ..host.models.pixel_model import needs_prompt
-from ..host.solve import restoration_sigmas, solve
+from ..host.solve import restoration_sigmas
+from ..host.solver import solve
 from ..host.start import STARTS, start_latent
 from ..samplers.annealed import AnnealedRestoration
 from ..samplers.base import Sampler

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from ..algebra.autograd import pulled_back, traced
 from ..algebra.krylov import conjugate_gradient
 from ..algebra.moved import moved, taken
 from ..algebra.refusal import Refusal
+
+if TYPE_CHECKING:
+    from .family import Family
 
 
 class Operator(ABC):
@@ -33,6 +37,10 @@ class Operator(ABC):
     saves: bool = False
     #: weights w of red, green and blue where nothing but w . x was measured of each pixel's colour
     luma: Tensor | None = None
+    #: the operators A(theta) of which this one was chosen by its numbers, starting at it; see `family.told`
+    family: Family | None = None
+    #: whether its numbers are no more than a first guess, for whoever can look for better ones
+    unknown: bool = False
 
     @property
     def batch(self) -> int:

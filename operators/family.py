@@ -8,12 +8,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from .base import Operator
+
+AnyOperator = TypeVar("AnyOperator", bound=Operator)
 
 
 class Tangent(NamedTuple):
@@ -62,3 +64,9 @@ class Family(ABC):
     def kernel(self, theta: Tensor) -> Tensor | None:
         """The blur as a kernel, `B 1 n n`; None where there is none."""
         return None
+
+
+def told(operator: AnyOperator, family: Family, unknown: bool = False) -> AnyOperator:
+    """A new operator that remembers which of a family it is, and whether that is only a guess."""
+    operator.family, operator.unknown = family, unknown
+    return operator

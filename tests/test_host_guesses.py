@@ -1,0 +1,71 @@
+"""Solve Inverse Problem where what was told of the damage is wrong, or a guess."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from posterior.measurement.measurement import Measurement
+from posterior.measurement.noise import GaussianNoise
+
+
+@pytest.fixture(scope="module")
+def model(host):
+    return host.call("PosteriorPhotoPrior")
+
+
+@pytest.fixture(scope="module")
+def photos(host):
+    """A clean photo and one that a disk of 3 pixels blurred, in 8 bits, `1 H W 3`."""
+    clean = host.call("PosteriorExamplePhoto", size=96)[0]
+    operator = host.call("PosteriorDefocus", radius=3.0)
+    y = Measurement.simulate(operator, clean.movedim(-1, 1), GaussianNoise(0.01), 1).y.movedim(1, -1)
+    return clean, (y.clamp(0, 1) * 255).round() / 255
+
+
+def decibels(x: torch.Tensor, clean: torch.Tensor) -> float:
+    return -10 * (x - clean).square().mean().log10().item()
+
+
+def solved(host, model, image, operator, **inputs):
+    measurement = host.call("PosteriorObserve", image=image, operator=operator, sigma_y=0.01)
+    picture, _, _, report = host.call("PosteriorSolve", model=model, measurement=measurement, steps=4, **inputs)
+    return picture, report
+
+
+def test_a_wrong_radius_does_no_harm(host, model, photos):
+    """4.5 pixels told for 3: without a look at the photo it ends 10 dB below the blurred one."""
+    clean, image = photos
+    wrong, report = solved(host, model, image, host.call("PosteriorDefocus", radius=4.5))
+    guess, found = solved(host, model, image, host.call("PosteriorDefocus", radius=4.5, estimate=True))
+    assert decibels(wrong, clean) > decibels(image, clean) + 1
+    assert "not white" in report and "radius (px): told 4.5, found" in report
+    torch.testing.assert_close(guess, wrong)
+    assert "not white" not in found and "radius (px): told 4.5, found" in found
+
+
+def test_a_blur_of_any_shape_is_found_with_the_picture(host, model, photos):
+    clean, image = photos
+    dot = torch.zeros(1, 9, 9, 3)
+    dot[:, 3:6, 3:6] = 1
+    as_told, _ = solved(host, model, image, host.call("PosteriorKernelBlur", kernel=dot))
+    found, report = solved(host, model, image, host.call("PosteriorKernelBlur", kernel=dot, estimate=True))
+    assert decibels(found, clean) > decibels(as_told, clean) + 0.5
+    assert "any shape was found" in report
+
+
+def test_what_cannot_be_found_is_taken_as_told_and_said(host, model, photos):
+    """Behind a mask it can, with the picture; after a reduction, or with guidance of one's own, it cannot."""
+    _, image = photos
+    blur = {guess: host.call("PosteriorDefocus", radius=2.0, estimate=guess) for guess in (True, False)}
+    half, mask = host.call("PosteriorDownscale", factor=2), torch.zeros(1, 96, 96)
+    mask[:, 40:44] = 1
+    orders = {guess: host.call("PosteriorCompose", first=half, then=blur[guess]) for guess in blur}
+    pictures = {guess: solved(host, model, image, operator) for guess, operator in orders.items()}
+    assert torch.equal(pictures[True][0], pictures[False][0])
+    assert "must have happened first" in pictures[True][1] and "as told" not in pictures[False][1]
+    measurement = host.call("PosteriorObserve", image=image, operator=blur[True], sigma_y=0.01)
+    guidance = host.call("PosteriorDiffPIR", measurement=measurement, trust=1.0)
+    assert "as told: guidance is connected" in solved(host, model, image, blur[True], guidance=guidance)[1]
+    hidden = host.call("PosteriorCompose", first=blur[True], then=host.call("PosteriorInpainting", mask=mask))
+    assert "radius (px): told 2, found" in solved(host, model, image, hidden)[1]
