@@ -24,9 +24,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..algebra.krylov import conjugate_gradient
 from ..algebra.refusal import Refusal
 from ..algebra.streams import Streams
-from ..algebra.transforms import dct, idct
+from ..algebra.transforms import dct, idct, wide
 from ..operators.base import LinearOperator, Operator
 from ..operators.compose import Composition, LinearComposition, WeightedSpectral
 from ..operators.convolution import CircularConvolution, CosineFilter, Filter, FourierFilter
@@ -130,18 +131,31 @@ class ColouredNoise(Noise):
         """c W, for measurements like y of which `support` was measured."""
         if support is None and not self._uneven:
             return Whitening(self.spectrum, self.floor)
-        keep = torch.ones_like(y) if support is None else (support > 0).to(y).expand(-1, *y.shape[1:])
+        keep = y.new_ones(1, 1, *y.shape[2:]) if support is None else (support > 0).to(y)
+        keep = keep[:, :1] if keep.stride(1) == 0 else keep  # one mask of all colours
         return PredictionError(self.covariance(2 * RADIUS), keep, self.variance, self.floor)
 
     def covariance(self, radius: int) -> Tensor:
         """c(d), the covariance of numbers that lie d apart, far from the borders, `B C 2R+1 2R+1`, float64."""
-        power = self.spectrum.double()
-        for dim in (-2, -1):  # both signs of the frequency; the highest, which the DCT leaves out, as the one before
-            n = power.shape[dim]
-            power = torch.cat([power, power.narrow(dim, n - 1, 1), power.narrow(dim, 1, n - 1).flip(dim)], dim)
+        power = self._even.double()
         index = torch.arange(-radius, radius + 1, device=power.device)
         rows, columns = (index % n for n in power.shape[-2:])
         return torch.fft.ifft2(power).real[..., rows, :][..., columns]
+
+    @property
+    def _even(self) -> Tensor:
+        """P of both signs of the frequency, `B C 2H 2W`; the highest, which the DCT leaves out, as the one before."""
+        power = self.spectrum
+        for dim in (-2, -1):
+            n = power.shape[dim]
+            power = torch.cat([power, power.narrow(dim, n - 1, 1), power.narrow(dim, 1, n - 1).flip(dim)], dim)
+        return power
+
+    def covary(self, x: Tensor) -> Tensor:
+        """S x far from mirrored borders, by a Fourier transform of twice the size."""
+        h, w = x.shape[-2:]
+        spectrum = torch.fft.rfft2(wide(x), s=(2 * h, 2 * w)) * self._even[..., : w + 1]
+        return torch.fft.irfft2(spectrum, s=(2 * h, 2 * w))[..., :h, :w].to(x.dtype) + self.variance * x
 
 
 class Whitening(CosineFilter):
@@ -208,6 +222,36 @@ class FourierFiltered(Filtered, FourierFilter):
     pass
 
 
+class Predicted(LinearComposition):
+    """c W A with a prediction W, for which c W = L, L^-1 = S L^T / c^2 without the rows that were not measured.
+
+    So the proximal step is z + A^T (A A^T + rho S / c^2)^-1 L^-1 (y - L A z). Conjugate gradients see S there and not
+    S^-1: for a mask the eigenvalues are 1 + rho P / c^2, which lie close together where rho is small.
+    """
+
+    def __init__(self, outer: PredictionError, inner: LinearOperator, noise: ColouredNoise):
+        super().__init__(outer, inner)
+        self.noise, self.floor = noise, noise.floor
+
+    def prox(self, z: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        return z + self._lifted(self.outer.adjoint(y - self.forward(z)), rho)
+
+    def solve(self, r: Tensor, c: float | Tensor = 0.0) -> Tensor:
+        if isinstance(c, (int, float)) and c == 0:
+            return super().solve(r)
+        return (r - self.forward(self._lifted(self.outer.adjoint(r), c))) / c
+
+    def _lifted(self, b: Tensor, rho: float | Tensor) -> Tensor:
+        keep, A = self.outer.keep, self.inner
+
+        def covary(v: Tensor) -> Tensor:
+            return keep * self.noise.covary(keep * v) / self.floor**2
+
+        return A.adjoint(
+            conjugate_gradient(lambda u: keep * A.forward(A.adjoint(keep * u)) + rho * covary(u), covary(b))
+        )
+
+
 def whitened_operator(noise: ColouredNoise, operator: Operator, y: Tensor) -> tuple[Operator, LinearOperator]:
     """c W A, with the best inverse that the two allow, and c W."""
     white = noise.whitening(y, operator.support(y))
@@ -216,8 +260,13 @@ def whitened_operator(noise: ColouredNoise, operator: Operator, y: Tensor) -> tu
     spectral = _spectral(white, operator)
     if spectral is not None:
         return spectral, white
+    label = f"{operator.label} with coloured noise"
+    if isinstance(white, PredictionError):
+        whole = Predicted(white, operator, noise)
+        whole.label = label
+        return whole, white
     whole = LinearComposition(white, operator)
-    whole.label = f"{operator.label} with coloured noise"
+    whole.label = label
     near = operator.nearby or operator
     plain = Whitening(noise.spectrum, noise.floor)
     if isinstance(near, CircularConvolution):

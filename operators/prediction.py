@@ -26,7 +26,7 @@ class PredictionError(LinearOperator):
 
     Args:
         covariance: c, `B C 4R+1 4R+1`, c(0) in the middle; R is the radius of N, pixels.
-        keep: 1 where a number was measured, 0 elsewhere, `B C H W`.
+        keep: 1 where a number was measured, 0 elsewhere, `B C H W` (C = 1: the same in all colours).
         variance: v, what was added to each number on its own, broadcastable against keep.
         factor: a number.
     """
@@ -36,8 +36,9 @@ class PredictionError(LinearOperator):
 
     def __init__(self, covariance: Tensor, keep: Tensor, variance: Tensor | float = 0.0, factor: float = 1.0):
         self.keep, self.radius = keep, covariance.shape[-1] // 4
-        v = torch.as_tensor(variance).to(keep).expand(keep.shape)
-        predictors, deviation = _predictors(covariance.double(), keep.double(), v.double(), self.radius)
+        c, k, v = (torch.as_tensor(each).to(keep.device, torch.float64) for each in (covariance, keep, variance))
+        shape = torch.broadcast_shapes((*c.shape[:2], 1, 1), k.shape, v.shape)
+        predictors, deviation = _predictors(c, k.expand(shape), v.expand(shape), self.radius)
         self.predictors, self.gain = predictors.to(keep), (factor * keep / deviation).to(keep)
 
     @property
@@ -80,7 +81,7 @@ def _predictors(covariance: Tensor, keep: Tensor, variance: Tensor, r: int) -> t
     apart = places[:, None] - places  # K+1 K+1 2
     table = covariance[..., (apart[..., 0] + 2 * r), (apart[..., 1] + 2 * r)]
     shape = keep.shape
-    table = table.expand(*shape[:2], *table.shape[-2:])
+    table = table.expand(*shape[:2], -1, -1)
 
     def beside(x: Tensor) -> Tensor:
         wide = torch.nn.functional.pad(x, (r, r, r, 0))
