@@ -1,9 +1,9 @@
-"""What blur is read off a picture: kind and parameters, on ten held-out photos of 256 pixels, 8 bits.
+"""What blur is read off a picture, and what size it had: ten held-out photos of 256 pixels, 8 bits.
 
     python dev.py bench blind_blur [--quick | --learn N]
 
-Nothing was tuned on these photos. Motion has another angle on each. Prints each target and what was reached, the share
-of the photos; JSON last. `--learn` prints what was learned from N training photographs instead: the table `SHARP` of
+Nothing was tuned on these photos. Motion has another angle on each. Prints each target and what was reached, a share of
+the photos; JSON last. `--learn` prints what was learned from N training photographs instead: the table `SHARP` of
 `measurement/spectrum.py`, and how often the kind is right beside what the confidence says, for several T.
 """
 
@@ -20,9 +20,11 @@ from torch import Tensor
 
 from ..measurement.blur_estimate import KERNELS, KINDS, TEMPERATURE, BlurEstimate, estimate_blur
 from ..measurement.spectrum import SHARP, Spectrum, harmonics
+from ..measurement.true_size import true_size
 from ..operators.convolution import convolution
 from ..photos import PHOTOS, load_photo
 from ..priors.photo_data import load
+from .blind import saved
 
 SIZE, NOISES = 256, (0.0, 0.01, 0.02)
 BLURS = [("none", 0.0), *(("gaussian", s) for s in (1.0, 2.0, 3.0)), *(("defocus", r) for r in (2.0, 4.0, 6.0)),
@@ -53,7 +55,7 @@ def cases(photos: list[Tensor], quick: bool) -> Iterator[tuple[str, tuple[float,
                 yield kind, theta, noise, estimate_blur(recorded(photo, kind, theta, noise, turn))
 
 
-def held_out(quick: bool) -> dict[str, float]:
+def blurs(quick: bool) -> dict[str, float]:
     rows = list(cases([load_photo(name, SIZE).movedim(-1, 1) for name in PHOTOS], quick))
     results = {"kind (0.9)": np.mean([kind == found.kind for kind, _, _, found in rows])}
     for kind, size in BLURS:
@@ -66,6 +68,39 @@ def held_out(quick: bool) -> dict[str, float]:
                 close = [found.kind == kind and near(kind, theta, found.parameters) for theta, found in own]
                 results[f"{name}: kind and parameters"] = np.mean(close)
     results["confidence, mean"] = np.mean([found.confidence for *_, found in rows])
+    return {name: float(value) for name, value in results.items()}
+
+
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}  # fmt: skip
+
+
+def sizes(quick: bool) -> dict[str, float]:
+    """Enlarged by Pillow, as PNG and as JPEG of quality 90: share whose size is right; and false alarms."""
+    results, factors = {}, (1.25, 1.4, 1.5, 1.8, 2.0, 2.5, 3.0, 4.0)
+    photos = [load_photo(name, SIZE).movedim(-1, 1) for name in PHOTOS]
+    for place, (name, filtered) in enumerate(FILTERS.items()):
+        right = {"PNG": [], "JPEG 90": []}
+        for turn, photo in enumerate(photos):
+            for factor in [factors[(turn + place) % 8]] if quick else factors:
+                m = round(SIZE / factor)
+                whole = Image.fromarray((255 * photo[0].movedim(0, -1)).round().byte().numpy())
+                large = whole.resize((m, m), Image.Resampling.LANCZOS).resize((SIZE, SIZE), filtered)
+                y = torch.from_numpy(np.array(large, dtype=np.float32) / 255).movedim(-1, 0)[None]
+                for kind, each in (("PNG", y), ("JPEG 90", saved(y, 90, "4:2:0"))):
+                    found = true_size(each)
+                    right[kind].append(found is not None and found.size == (m, m))
+        results |= {f"enlarged, {name}, {kind}: size": np.mean(each) for kind, each in right.items()}
+    others = {
+        "clean": lambda x: x, "JPEG 30": lambda x: saved(x, 30, "4:2:0"), "JPEG 75": lambda x: saved(x, 75, "4:2:0"),
+        "Gaussian 2": lambda x: recorded(x, "gaussian", (2.0,), 0.0, 0),
+        "disk 3": lambda x: recorded(x, "defocus", (3.0,), 0.0, 0),
+    }  # fmt: skip
+    for name, change in others.items():
+        alarms = [true_size(change(photo)) is not None for photo in photos]
+        results[f"not enlarged, {name}: said enlarged (0)"] = np.mean(alarms)
     return {name: float(value) for name, value in results.items()}
 
 
@@ -108,7 +143,7 @@ def main() -> None:
     parser.add_argument("--learn", type=int, metavar="N", help="from N training photographs")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    results = learn(options.learn) if options.learn else held_out(options.quick)
+    results = learn(options.learn) if options.learn else blurs(options.quick) | sizes(options.quick)
     for target, reached in results.items():
         print(f"{target:45} {reached:.3f}", flush=True)
     print(json.dumps(results))

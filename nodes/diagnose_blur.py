@@ -7,11 +7,12 @@ from comfy_api.latest import io
 
 from ..measurement.blur_estimate import estimate_blur
 from ..measurement.measurement import require_finite
+from ..measurement.true_size import true_size
 from ..operators.identity import Identity
-from .diagnose import CATEGORY, report_output
+from .diagnose import CATEGORY, picture_input, report_output
 from .report import spoken
 from .search import found_by
-from .sockets import Operator, planes
+from .sockets import Operator, picture, planes
 
 #: a confidence below which the report asks to look
 SURE = 0.8
@@ -67,4 +68,41 @@ class EstimateBlurNode(io.ComfyNode):
             return spoken(found.operator or Identity(), size, angle, found.confidence, report, text=report)
 
 
-NODES = [EstimateBlurNode]
+class FindTrueSizeNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorFindTrueSize",
+            display_name="Find True Size",
+            **found_by("PosteriorFindTrueSize"),
+            category=CATEGORY,
+            description="Whether a picture was made larger by a program, and from what size; gives back the small picture, "
+            "to be enlarged again with a model.",
+            inputs=[picture_input("The picture, whole: not cut since it was enlarged.")],
+            outputs=[
+                Operator.Output(
+                    "operator", display_name="operator",
+                    tooltip="From this size to the true one, for Observe with the small picture; of a picture that was not "
+                    "enlarged one that changes nothing.",
+                ),
+                io.Image.Output("small", display_name="small", tooltip="The picture in its true size, for Observe."),
+                io.Float.Output("factor", display_name="factor", tooltip="How many times it was enlarged; 1 where it was not."),
+                report_output(),
+            ],
+            is_output_node=True,
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, image) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            x = planes(image)[:1]
+            require_finite(x)
+            found = true_size(x)
+            if found is None:
+                report = "not enlarged, or cut or changed since."
+                return spoken(Identity(), picture(x), 1.0, report, text=report)
+            report = f"{found}."
+            return spoken(found.operator, picture(found.small(x)), found.factor, report, text=report)
+
+
+NODES = [EstimateBlurNode, FindTrueSizeNode]

@@ -14,6 +14,7 @@ ALIASES = {
     "PosteriorKeepMeasuredPixels": "composite, paste back, keep original, blend, seam",
     "PosteriorEstimateNoise": "grain, noise level, how noisy, sigma",
     "PosteriorEstimateBlur": "blur detection, sharpness, which blur, deblur, unblur, focus, point spread function, PSF",
+    "PosteriorFindTrueSize": "upscaled, enlarged, resized, fake resolution, original size, undo upscale, resampling detection",
     "PosteriorFindScratches": "scratch detection, dust removal, find dust, automatic mask, watermark, text",
     "PosteriorEstimateJPEG": "jpeg artifacts, jpeg quality, quantisation table, screenshot, which quality",
     "PosteriorIdentity": "denoise, remove noise, remove grain, noise reduction, high iso",

@@ -105,7 +105,7 @@ def used(consumer: str, what: str) -> Graph:
     elif consumer in ("PosteriorMeasurementFit", "PosteriorKeepMeasuredPixels"):
         made = graph.add(consumer, image=image, measurement=measurement_of(graph))
         graph.add("PreviewImage", images=[made[0], 2 if consumer == "PosteriorMeasurementFit" else 0])
-    elif consumer in ("PosteriorEstimateNoise", "PosteriorEstimateBlur"):
+    elif consumer in ("PosteriorEstimateNoise", "PosteriorEstimateBlur", "PosteriorFindTrueSize"):
         graph.add(consumer, image=image)
     else:
         name = {"PosteriorKernelBlur": "kernel", "PosteriorVaryingBlur": "kernels"}.get(consumer, "image")
@@ -122,7 +122,7 @@ def test_pictures(server: Server) -> None:
     for consumer in ("Simulate", "MeasurementFit", "KeepMeasuredPixels"):
         for what, expected in IMAGES.items():
             cases[f"{consumer} {what}"] = (used(f"Posterior{consumer}", what), expected)
-    for consumer in ("EstimateNoise", "EstimateBlur", "Palette", "UpscaleTo", "KernelBlur", "VaryingBlur"):
+    for consumer in ("EstimateNoise", "EstimateBlur", "FindTrueSize", "Palette", "UpscaleTo", "KernelBlur", "VaryingBlur"):
         for what, expected in IMAGES.items():
             # kernels may have any range, and all of these have sizes and limits of their own
             free = expected == WORKS or consumer.endswith("Blur") and expected and "values of" in expected

@@ -45,7 +45,7 @@ async ({prompt, note}) => {
         const preview = /^(KSampler|SamplerCustomAdvanced|PosteriorSolve)$/.test(node.type) ? 230 : 0;  // while it runs
         const [width, height] = node.computeSize();
         node.setSize(isPicture(node) ? [340, 380] : [Math.max(320, width), height + preview]);
-        if (/Inpainting|Estimate|Simulate|AutoGuidance|MeasurementFit/.test(node.type)) said[node.id] = 70;
+        if (/Inpainting|Estimate|TrueSize|Simulate|AutoGuidance|MeasurementFit/.test(node.type)) said[node.id] = 70;
         // another Run gives the same picture again
         for (const widget of node.widgets ?? [])
             if (widget.name === "control_after_generate") widget.value = "fixed";
