@@ -20,6 +20,8 @@ RANGE = r"The values of the (picture|mask|noise map) go from .* to .*, where bla
 BYTES = RANGE + r"divide it by 255\."
 NAN = r"The (picture|mask|noise map) contains NaN or infinite values; check the node that makes it\."
 
+#: nodes that read something off a picture
+DIAGNOSES = ("EstimateNoise", "EstimateBlur", "FindTrueSize")
 IMAGES = {
     "plain": WORKS, "two": WORKS, "three": WORKS, "H W C": WORKS, "grey": WORKS, "half": WORKS, "bfloat16": WORKS,
     "double": WORKS, "strided": WORKS, "a few outside": WORKS,
@@ -105,7 +107,7 @@ def used(consumer: str, what: str) -> Graph:
     elif consumer in ("PosteriorMeasurementFit", "PosteriorKeepMeasuredPixels"):
         made = graph.add(consumer, image=image, measurement=measurement_of(graph))
         graph.add("PreviewImage", images=[made[0], 2 if consumer == "PosteriorMeasurementFit" else 0])
-    elif consumer in ("PosteriorEstimateNoise", "PosteriorEstimateBlur", "PosteriorFindTrueSize"):
+    elif consumer.removeprefix("Posterior") in DIAGNOSES:
         graph.add(consumer, image=image)
     else:
         name = {"PosteriorKernelBlur": "kernel", "PosteriorVaryingBlur": "kernels"}.get(consumer, "image")
@@ -122,7 +124,7 @@ def test_pictures(server: Server) -> None:
     for consumer in ("Simulate", "MeasurementFit", "KeepMeasuredPixels"):
         for what, expected in IMAGES.items():
             cases[f"{consumer} {what}"] = (used(f"Posterior{consumer}", what), expected)
-    for consumer in ("EstimateNoise", "EstimateBlur", "FindTrueSize", "Palette", "UpscaleTo", "KernelBlur", "VaryingBlur"):
+    for consumer in (*DIAGNOSES, "Palette", "UpscaleTo", "KernelBlur", "VaryingBlur"):
         for what, expected in IMAGES.items():
             # kernels may have any range, and all of these have sizes and limits of their own
             free = expected == WORKS or consumer.endswith("Blur") and expected and "values of" in expected
