@@ -1,7 +1,7 @@
 """Days of use in minutes: good prompts of two clients, many of them cancelled at random; the last line is JSON.
 
     memory     that the server holds after each tenth, over that when each method had run once, at most; so objects
-    cancel     seconds from a Cancel to the end of its prompt: the median, the longest and its method
+    cancel     seconds of the processor from a Cancel to the end of its prompt: the median, the longest and its method
 
     python3 dev.py bench soak [--quick] [--prompts N] [--seed N]
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 from ..tools.server import Client, Server
 from .composer import written
-from .fuzz import bits, counts, test_server
+from .fuzz import bits, busy, counts, test_server
 
 PHOTO = {"photo": ("PosteriorExamplePhoto", {"damage": "scratches"}), "prior": ("PosteriorPhotoPrior", {})}
 MASK = {"operator": ("PosteriorInpainting", {"mask": "photo.1"})}
@@ -85,8 +85,9 @@ class User(Client):
         chosen: prompts by the method that they use.
     """
 
-    def __init__(self, url: str, info: dict[str, Any], chosen: dict[str, Any], dice: random.Random) -> None:
-        super().__init__(url)
+    def __init__(self, server: Server, info: dict[str, Any], chosen: dict[str, Any], dice: random.Random) -> None:
+        super().__init__(server.url)
+        self.server = server
         self.info, self.dice, self.kinds = info, dice, chosen
         self.usual: dict[str, float] = {}  # seconds that each kind takes
         self.delays: list[tuple[float, str]] = []
@@ -106,21 +107,20 @@ class User(Client):
         prompt = self.submit(graph, client=f"soak-{id(self)}")
         while prompt in {entry[1] for entry in self.get("/queue")["queue_pending"]}:
             time.sleep(0.02)
-        start, cancelled = time.monotonic(), 0.0
+        start, cancelled = time.monotonic(), None
         moment = self.dice.random() * self.usual.get(kind, 0.5) if cancel else float("inf")
         while not (history := self.get(f"/history/{prompt}")):
             time.sleep(0.01)
-            if not cancelled and time.monotonic() - start > moment:
+            if cancelled is None and time.monotonic() - start > moment:
+                cancelled = busy(self.server)
                 self.post("/interrupt", {"prompt_id": prompt})
-                cancelled = time.monotonic()
-        end = time.monotonic()
         events = {event: details for event, details in history[prompt]["status"]["messages"]}
         if "execution_interrupted" in events:
-            self.delays.append((end - cancelled, kind))
+            self.delays.append((busy(self.server) - cancelled, kind))
         elif "execution_error" in events:
             self.faults.append(f"{kind}: {events['execution_error']['exception_message']}")
         else:
-            self.usual[kind] = end - start
+            self.usual[kind] = time.monotonic() - start
 
 
 def soak(server: Server, prompts: int, seed: int, names: Sequence[str] = (), parts: int = 10) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def soak(server: Server, prompts: int, seed: int, names: Sequence[str] = (), par
     """
     info, first = server.object_info(), bits(server)
     chosen = {name: nodes for name, nodes in kinds().items() if name in (names or kinds())}
-    users = [User(server.url, info, chosen, random.Random(f"{seed} {number}")) for number in range(2)]
+    users = [User(server, info, chosen, random.Random(f"{seed} {number}")) for number in range(2)]
     for name in chosen:
         users[0].run_one(name, cancel=False)
     held = [counts(server)]

@@ -54,7 +54,7 @@ class EstimateJPEGNode(io.ComfyNode):
             if found is None:
                 raise Refusal(
                     "No JPEG was found in this picture: it was never compressed, hardly (quality above 95), or resized "
-                    "since. Take JPEG Compression with a quality of your own, or none."
+                    "since; take JPEG Compression with a quality of your own, or none."
                 )
             return spoken(found.operator(), found.quality, found.words(), text=found.words())
 

@@ -11,4 +11,4 @@ def test_a_server_in_use_stays_as_it_is(server):
     found = soak(server, 20, seed=0, names=NAMES, parts=2)
     assert not found["faults"] and found["same"] and found["cancelled"] > 2, found
     assert found["memory"] < 1.05 and found["objects"] < 1.01 and found["tensors"] <= 0, found
-    assert found["cancel"][1] < 10, found  # the target is 2 s, on a machine that does nothing else
+    assert found["cancel"][1] < 2, found

@@ -1,6 +1,6 @@
 """Every picture of a folder through one workflow, on one or many running ComfyUI servers.
 
-    python3 dev.py restore FOLDER --workflow W.json [--out O] [--server URL ...]
+    python3 dev.py restore FOLDER --workflow W.json [--out O] [--server URL ... | --ray ADDRESS [--workers N]]
 
 The results have the names of the originals, in FOLDER_restored unless --out says where; masks lie beside the
 originals as NAME.mask.png, white where the picture is lost. restore.csv tells how each went. Stop it whenever you
@@ -20,7 +20,8 @@ from pathlib import Path
 from . import environment, pixels
 from .console import Failure, Progress
 from .restore_ledger import Ledger
-from .restore_workers import Job, Pool
+from .restore_ray import Cluster
+from .restore_workers import Ids, Job, Pool, Worker
 from .server import Server
 
 
@@ -50,8 +51,13 @@ def bar(done: int, total: int, failed: int, seconds: float, made: int) -> str:
     return f"{line}, {f'{hours} h {minutes:02} min' if hours else f'{minutes}:{left % 60:02}'} left"
 
 
-def restore(folder: Path, out: Path, workflow: Path, servers: list[str], ids: tuple[str | None, str | None]) -> int:
+def restore(
+    folder: Path, out: Path, workflow: Path, servers: list[str], ids: Ids, cluster: Cluster | None = None
+) -> int:
     """Returns how many pictures failed.
+
+    Args:
+        servers: addresses of running ComfyUIs; none where there is a cluster.
 
     Raises:
         Failure: where nothing can be done, or no server is left.
@@ -69,7 +75,8 @@ def restore(folder: Path, out: Path, workflow: Path, servers: list[str], ids: tu
         jobs = [Job(folder / name, name.as_posix()) for name in names if not ledger.is_done(name.as_posix())]
         there = len(names) - len(jobs)
         progress = Progress(f"{len(names)} pictures, {there} of them done before; results: {out}")
-        pool = Pool(jobs, ledger, graph, servers, ids)
+        alone = [Worker(url, graph, ids) for url in dict.fromkeys(servers)]
+        pool = Pool(jobs, ledger, cluster.workers(graph, ids) if cluster else alone)
         while pool.busy():
             made = pool.restored + pool.failed
             progress.update(bar(there + made, len(names), pool.failed, progress.seconds, made))
@@ -91,6 +98,8 @@ def main() -> int:
     parser.add_argument("--workflow", type=Path, required=True, help="as the editor saves it, or in the API format")
     parser.add_argument("--out", type=Path, help="where the results go (FOLDER_restored)")
     parser.add_argument("--server", nargs="+", action="extend", default=[], metavar="URL", help="running ComfyUIs")
+    parser.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster, whose machines start ComfyUIs of their own")
+    parser.add_argument("--workers", type=int, metavar="N", help="how many of them (one for each GPU, or machine)")
     parser.add_argument("--picture", metavar="ID", help="the node that loads the picture, where there are several")
     parser.add_argument("--result", metavar="ID", help="the node that saves the result, where there are several")
     options = parser.parse_args()
@@ -101,10 +110,14 @@ def main() -> int:
         with ExitStack() as stack:
             if not folder.is_dir():
                 raise Failure(f"There is no folder {folder}.")
+            if options.ray and options.server:
+                raise Failure("--server and --ray are two ways; choose one.")
+            cluster = stack.enter_context(Cluster(options.ray, options.workers)) if options.ray else None
             servers = [url if "://" in url else f"http://{url}" for url in options.server]
-            if not servers:
+            if not servers and not cluster:
                 servers = [stack.enter_context(Server(environment.get(os.environ.get("COMFYUI_PATH")))).url]
-            return int(restore(folder, out, options.workflow, servers, (options.picture, options.result)) > 0)
+            ids = options.picture, options.result
+            return int(restore(folder, out, options.workflow, servers, ids, cluster) > 0)
     except Failure as failure:
         print(f"\n{failure}", file=sys.stderr)
         return 1

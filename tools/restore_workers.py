@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.error
 import urllib.parse
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from .restore_ledger import Ledger
 PATIENCE = 60.0  # seconds for which a server that does not answer may start again
 DEATHS = 2  # as many servers may die at a picture before it is taken for the reason
 LARGEST = 95 << 20  # bytes that a server takes at once: the host's own limit is 100 MiB
+
+REFUSED = (PromptError, urllib.error.HTTPError)  # what a server says of a picture
+DEAD = (ConnectionError, urllib.error.URLError, http.client.HTTPException, TimeoutError)
 
 Ids = tuple[str | None, str | None]  # of the nodes that load the picture and save the result, where the user says so
 
@@ -109,7 +113,7 @@ class Worker(Client):
         return [pixels.encoded(value, kind, picture.exif, picture.icc) for value in results], row
 
     def _mask(self, job: Job, picture: pixels.Picture) -> np.ndarray:
-        path = job.path.with_name(f"{job.path.stem}.mask.png")
+        path = mask_of(job.path)
         if path.is_file():
             return pixels.read_mask(path, picture.values.shape[:2])
         if picture.alpha is not None:  # as Load Image has it
@@ -124,14 +128,18 @@ class Worker(Client):
 
 
 class Pool:
-    """Workers on a queue of jobs. Starts at once; ask busy() until it says no."""
+    """Workers on a queue of jobs. Starts at once; ask busy() until it says no.
 
-    def __init__(self, jobs: list[Job], ledger: Ledger, workflow: dict[str, Any], servers: list[str], ids: Ids) -> None:
+    Args:
+        workers: `Worker`, or others that learn, restore and cancel as it does.
+    """
+
+    def __init__(self, jobs: list[Job], ledger: Ledger, workers: Sequence[Any]) -> None:
         self.waiting, self.ledger, self.changed = list(jobs), ledger, threading.Condition()
         self.restored = self.failed = self.flying = 0
         self.stopped = False
         self.gone: dict[str, str] = {}
-        self.workers = [Worker(url, workflow, ids) for url in dict.fromkeys(servers)]
+        self.workers = workers
         self.threads = [threading.Thread(target=self._serve, args=(worker,), daemon=True) for worker in self.workers]
         for thread in self.threads:
             thread.start()
@@ -207,10 +215,10 @@ class Pool:
         try:
             files, row = worker.restored(job)
             self.ledger.keep(job.name, files, row)
-        except (PromptError, urllib.error.HTTPError) as error:
+        except REFUSED as error:
             job.refused[worker.url] = why = str(error)
             again = bool(self._takers(job))
-        except (ConnectionError, urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
+        except DEAD as error:
             job.deaths += 1
             why, again = f"{worker.url} died ({error})", job.deaths < DEATHS
             self._settle(job, why, again)
@@ -230,6 +238,11 @@ class Pool:
                 self.failed += bool(why) and not again
                 self.restored += not why
                 self.changed.notify_all()
+
+
+def mask_of(path: Path) -> Path:
+    """Where the mask of a picture lies, if it has one."""
+    return path.with_name(f"{path.stem}.mask.png")
 
 
 def _png(values: np.ndarray) -> bytes:
