@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import ast
+import io
+import json
+import os
 import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from posterior.benchmarks import start
+from posterior.tools import environment, icon
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {"algebra", "operators", "measurement", "diffusion", "guidance", "samplers", "priors", "host", "nodes"}
@@ -48,3 +56,18 @@ def test_the_version_is_the_newest_of_the_changelog():
     newest = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
     version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)[1]
     assert version == (newest or ["0.1.0"])[0]  # the first one is not out yet
+
+
+def test_icon_and_banner_are_what_their_script_makes():
+    """And have the sizes of the registry; decoders differ a little."""
+    for path, content in icon.files().items():
+        kept, made = Image.open(path), Image.open(io.BytesIO(content))
+        assert kept.size == made.size == (icon.ICON if path.stem == "icon" else icon.BANNER)
+        assert np.abs(np.asarray(kept, float) - np.asarray(made, float)).mean() < 1, path.name
+    assert icon.ICON == (400, 400) and icon.BANNER[0] * 9 == icon.BANNER[1] * 21
+
+
+def test_the_pack_starts_without_weights(tmp_path):
+    """A copy without any registers every node: nothing is read before a node asks for it."""
+    _, count = start.imported(environment.get(os.environ.get("COMFYUI_PATH")), start.without_weights(tmp_path))
+    assert count == len(json.loads((ROOT / "tests" / "object_info.json").read_text(encoding="utf-8")))
