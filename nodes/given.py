@@ -32,6 +32,7 @@ TRAVELS: dict[str, Callable[[Any], bool]] = {
     "VAE": lambda value: hasattr(value, "encode") and hasattr(value, "decode") and not isinstance(value, str),
     "SAMPLER": lambda value: hasattr(value, "sample"),
     "STRING": lambda value: isinstance(value, str),
+    "BOOLEAN": lambda value: isinstance(value, bool),
     "MEASUREMENT_OPERATOR": lambda value: isinstance(value, Operator),
     "MEASUREMENT": lambda value: isinstance(value, Measurement),
     "LIKELIHOOD_GUIDANCE": lambda value: isinstance(value, tuple) and all(isinstance(part, Guide) for part in value),
