@@ -53,7 +53,7 @@ def checked(input: io.Input, value: Any) -> Any:
     if kind == "COMBO":
         if not isinstance(value, str) or (input.default is not None and value not in input.options):
             raise Refusal(f"The input {input.id} is {_said(value)}; choose one of its list.")
-    elif not TRAVELS[kind](value):
+    elif kind in TRAVELS and not TRAVELS[kind](value):
         raise Refusal(f"The input {input.id} is {_said(value)}; connect the output of a node that gives {kind}.")
     return value
 
