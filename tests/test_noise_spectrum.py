@@ -25,8 +25,11 @@ def blotchy(x: Tensor, sigma: float, length: float, white: float = 0.0, seed: in
     return (255 * (x + torch.from_numpy(noise).float()).clamp(0, 1)).round() / 255
 
 
-@pytest.mark.parametrize("sigma, length, white", [(0.08, 1.0, 0.0), (0.04, 1.5, 0.01), (0.06, 2.0, 0.01)])
-@pytest.mark.parametrize("name", ["flat", "rocket"])
+LAWS = ((0.08, 1.0, 0.0), (0.04, 1.5, 0.01), (0.06, 2.0, 0.01))
+CASES = [(name, *law) for name in ("flat", "rocket") for law in LAWS]
+
+
+@pytest.mark.parametrize("name, sigma, length, white", [*CASES, ("stream", *LAWS[0])])  # that is texture everywhere
 def test_blotches_are_found(name, sigma, length, white):
     clean = torch.full((1, 3, 192, 192), 0.5) if name == "flat" else photo(name)
     found = noise_spectrum(blotchy(clean, sigma, length, white))
