@@ -7,11 +7,10 @@ from comfy_api.latest import io
 
 from ..algebra.refusal import Refusal
 from ..host.figures import heat_map
-from ..host.models.pixel_model import needs_prompt
 from ..host.samples import Gathered, gather
 from ..host.solve import Path, choose, posterior_mean_only, sampling_sigmas
 from ..measurement.samples import diversity, interval, perception_distortion, require_several
-from .priors import UNCONDITIONAL
+from .priors import prompts
 from .report import fit_in_words, paragraphs, spoken
 from .schema import effort_input
 from .sockets import Guidance, Measurement, picture, planes
@@ -52,8 +51,7 @@ def sampled(
     """The samples, and how they were made."""
     if len(measurement.y) > 1:
         raise Refusal("The measurement holds several pictures; take samples of one at a time (ImageFromBatch before Observe).")
-    if not positive and needs_prompt(model.model):
-        raise Refusal("This model needs a prompt; connect CLIP Text Encode to positive (its text may be empty).")
+    positive, negative = prompts(model, positive, negative, cfg)
     if sampler is None:
         path = choose(model, measurement, steps, False, guidance or (), vae, effort, cfg)
     else:
@@ -61,9 +59,7 @@ def sampled(
         path = Path(measurement, sampler, levels, "noise", "sample", f"samples by a sampler of yours; {len(levels) - 1} steps")
 
     def sample(first: int, number: int) -> torch.Tensor:
-        return path.run(
-            model, number, positive or UNCONDITIONAL, negative or UNCONDITIONAL, cfg, seed, vae, first=first
-        )
+        return path.run(model, number, positive, negative, cfg, seed, vae, first=first)
 
     return gather(model, path, count, keep, at_once, sample), path
 
@@ -154,7 +150,7 @@ class MMSEEstimateNode(io.ComfyNode):
     def execute(cls, model, measurement, samples, **run) -> io.NodeOutput:
         own = posterior_mean_only(model, measurement, run.get("vae")) if not run.get("guidance") and not run.get("sampler") else None
         if own is not None:
-            conditions = [run.get(key) or UNCONDITIONAL for key in ("positive", "negative")]
+            conditions = prompts(model, run.get("positive"), run.get("negative"), run["cfg"])
             mean = own.run(model, 1, *conditions, run["cfg"], run["seed"])[:1]
             report = paragraphs(fit_in_words(measurement, measurement.agreement(mean.cpu()), "mean"), own.words)
             return spoken(picture(mean), deviation_map(torch.zeros_like(mean[0])), report, text=report)

@@ -8,10 +8,9 @@ from comfy_api.latest import io
 
 from ..algebra.refusal import Refusal
 from ..host.likely import how_likely
-from ..host.models.pixel_model import needs_prompt
 from ..host.plot import Panel, draw
 from ..host.record import RunRecord
-from .priors import UNCONDITIONAL
+from .priors import prompts
 from .report import likelihood_in_words, spoken
 from .search import found_by
 from .sockets import Convergence, Guidance, planes
@@ -115,9 +114,8 @@ class HowLikelyNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, image, levels, draws, seed, vae=None, positive=None) -> io.NodeOutput:
-        if not positive and needs_prompt(model.model):
-            raise Refusal("This model needs a prompt; connect CLIP Text Encode to positive (its text may be empty).")
-        likely = how_likely(model, planes(image), levels, draws, positive or UNCONDITIONAL, seed, vae)
+        positive, _ = prompts(model, positive)
+        likely = how_likely(model, planes(image), levels, draws, positive, seed, vae)
         report = likelihood_in_words(likely.bits, likely.error, likely.numbers)
         return spoken(likely.bits.mean().item(), report, text=report)
 

@@ -6,7 +6,8 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..host.models.pixel_model import join_experts
+from ..algebra.refusal import Refusal
+from ..host.models.pixel_model import join_experts, needs_prompt
 from ..host.models.prior_files import (
     CHECKPOINTS,
     DENOISERS,
@@ -25,6 +26,24 @@ from .sockets import Measurement, hole, planes
 CATEGORY = "posterior/priors"
 #: CONDITIONING without a prompt
 UNCONDITIONAL = [[None, {}]]
+
+
+def prompts(model, positive, negative=None, cfg: float = 1.0) -> tuple[list, list]:
+    """Positive and negative CONDITIONING of a run. Models that work with prompts have no answer without one.
+
+    Raises:
+        Refusal: where such a model lacks one that `cfg` asks for.
+    """
+    if not needs_prompt(model.model):
+        return positive or UNCONDITIONAL, negative or UNCONDITIONAL
+    if not positive:
+        raise Refusal("This model needs a prompt; connect CLIP Text Encode to positive (its text may be empty).")
+    if not negative and cfg != 1:
+        raise Refusal(
+            f"With a cfg of {cfg:g} this model needs a negative prompt as well; connect CLIP Text Encode to negative (its text "
+            "may be empty), or set cfg to 1."
+        )
+    return positive, negative or positive  # at a cfg of 1 the negative one is not looked at
 
 
 class PhotoPriorNode(io.ComfyNode):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..algebra.refusal import Refusal
 from ..host.apply import apply_guidance
-from ..host.models.pixel_model import needs_prompt
 from ..host.solve import restoration_sigmas
 from ..host.solver import solve
 from ..host.start import STARTS, start_latent
 from ..samplers.annealed import AnnealedRestoration
 from ..samplers.base import Sampler
 from ..samplers.ddim import GuidedDDIM
-from .priors import UNCONDITIONAL
+from .priors import prompts
 from .report import fit_in_words, losses_in_words, paragraphs, rounding_in_words, spoken
 from .schema import SamplerNode, Setting, effort_input
 from .search import found_by
@@ -208,11 +206,10 @@ class SolveNode(io.ComfyNode):
         cls, model, measurement, estimate, steps, seed, batch_size, cfg,
         guidance=None, vae=None, positive=None, negative=None, effort="normal",
     ) -> io.NodeOutput:  # fmt: skip
-        if not positive and needs_prompt(model.model):
-            raise Refusal("This model needs a prompt; connect CLIP Text Encode to positive (its text may be empty).")
+        positive, negative = prompts(model, positive, negative, cfg)
         images, path = solve(
             model, measurement, steps, estimate == "restoration", guidance or (), vae, effort, batch=batch_size,
-            positive=positive or UNCONDITIONAL, negative=negative or UNCONDITIONAL, cfg=cfg, seed=seed,
+            positive=positive, negative=negative, cfg=cfg, seed=seed,
         )  # fmt: skip
         mean = images.mean(0, keepdim=True) if len(measurement.y) == 1 else images
         seen = path.measurement

@@ -230,10 +230,10 @@ def solved(graph: Graph, model: list, **more) -> Graph:
 
 def test_vaes_and_prompts(server: Server, host) -> None:
     """B5, B6, E8: no prompt, no VAE or an empty one, one of another model, and one that makes NaN."""
-    empty, needed = (
+    empty, needed, both = (
         r"The VAE is empty, since its file holds none; connect one from Load VAE\.",
-        r"This model needs a prompt",
-    )
+        r"This model needs a prompt", r"With a cfg of 3 this model needs a negative prompt as well",
+    )  # fmt: skip
     without = r"This model works on latents, so guidance needs its VAE"
     nan = (
         r"The VAE makes NaN or infinite values; run it at full precision \(--fp32-vae\), or connect another one\."
@@ -243,6 +243,9 @@ def test_vaes_and_prompts(server: Server, host) -> None:
         graph = Graph()
         model, vae, prompt = loaders(graph, server, family)
         cases[f"{family} without a prompt"] = (solved(graph, model, vae=vae), needed)
+        graph = Graph()
+        model, vae, prompt = loaders(graph, server, family)
+        cases[f"{family} without a negative"] = (solved(graph, model, vae=vae, positive=prompt, cfg=3.0), both)
     graph = Graph()
     model, vae, _ = loaders(graph, server, "sd15")
     measurement, none = measurement_of(graph), graph.add("PosteriorUnconditional")

@@ -181,6 +181,57 @@ identity => {
 """
 
 
+def test_a_picture_brings_its_graph_back_and_a_run_is_stopped(server: Server, page: Any, errors: list[str]):
+    """A PNG made by a workflow is dropped on the canvas, a widget changed; the run is stopped when it shows itself."""
+    workflow = json.loads((CLONE / "workflows" / "deblur_photo.json").read_text(encoding="utf-8"))
+    (solve,) = (node for node in workflow["nodes"] if node["type"] == "PosteriorSolve")
+    solve["widgets_values"][1] = 1  # step
+    prompt = to_prompt(workflow, server.object_info())
+    outputs = server.wait(server.submit(prompt, workflow))
+    (saved,) = (key for key, node in prompt.items() if node["_meta"]["title"] == "Repaired")
+    page.evaluate(DROP, list(server.images({"": outputs[saved]})[0]))
+    page.wait_for_function("app.graph._nodes.some(node => node.type === 'PosteriorSolve')")
+    asked = "async () => (await app.graphToPrompt()).output"
+    assert page.evaluate(asked) == prompt
+
+    node = page.evaluate(SHOW, solve["id"])
+    steps = "identity => app.graph.getNodeById(identity).widgets.find(widget => widget.name === 'steps')"
+    down = page.evaluate(f"{steps}.last_y", solve["id"])
+    page.mouse.click(node["x"] + node["width"] / 2, node["y"] + down + 10)
+    dialog = page.locator(".graphdialog input")
+    dialog.fill("300")
+    dialog.press("Enter")
+    prompt[str(solve["id"])]["inputs"]["steps"] = 300
+    assert page.evaluate(asked) == prompt
+
+    page.keyboard.press("Control+Enter")
+    page.wait_for_function(UNDER_WAY, arg=solve["id"], timeout=120_000)
+    page.keyboard.press("Control+Alt+Enter")
+    page.wait_for_function("identity => !(app.graph.getNodeById(identity).progress > 0)", arg=solve["id"])
+    while server.running():
+        page.wait_for_timeout(100)
+    (last,) = server.get("/history?max_items=1").values()
+    assert "execution_interrupted" in [event for event, _ in last["status"]["messages"]]
+    assert errors == []
+
+
+#: drops a PNG on the canvas
+DROP = """
+bytes => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File([new Uint8Array(bytes)], "repaired.png", {type: "image/png"}));
+    app.canvas.canvas.dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true, cancelable: true}));
+}
+"""
+#: whether a node says how far it is, and shows what it has so far
+UNDER_WAY = """
+identity => {
+    const node = app.graph.getNodeById(identity), previews = Object.values(app.nodePreviewImages ?? {}).flat();
+    return 0 < node.progress && node.progress < 1 && previews.some(url => url.startsWith("blob:"));
+}
+"""
+
+
 def test_the_help_panel_shows_our_page(page: Any, errors: list[str]):
     page.evaluate(
         """() => {
@@ -198,6 +249,8 @@ def test_the_help_panel_shows_our_page(page: Any, errors: list[str]):
     page.wait_for_function("() => document.querySelector('[data-testid=info-button]') || select()", polling=1000)
     info.click()
     page.get_by_text("It knows texture and edges, not objects").wait_for()
+    picture = page.locator("img[src$='/docs/images/PosteriorPhotoPrior.jpg']")
+    page.wait_for_function("image => image.naturalWidth > 0", arg=picture.element_handle())
     assert errors == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ TEXT = (Path(__file__).resolve().parent.parent / "CONTRIBUTING.md").read_text(en
 
 
 @pytest.fixture(scope="module")
-def shown() -> dict:
+def shown(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """The classes of the examples."""
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     assert len(blocks) == 3 and all(len(block.splitlines()) < 30 for block in blocks)
@@ -31,9 +32,9 @@ def shown() -> dict:
         "SpectralOperator": SpectralOperator, "Guidance": Guidance, "Estimate": Estimate, "Sampler": Sampler,
         "dataclass": dataclass, "torch": torch,
     }  # fmt: skip
-    for block in blocks:
-        exec(block, names)
-    return names
+    file = tmp_path_factory.mktemp("contributing") / "shown.py"
+    file.write_text("\n".join(blocks), encoding="utf-8")
+    return runpy.run_path(str(file), names)
 
 
 def test_the_operator(shown):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny_models
 import torch
+from torch.nn import Linear
 
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
@@ -273,7 +274,7 @@ def test_quantised_weights_become_normal(host):
     from posterior.host.autograd.gradients import GradientScope
 
     with torch.inference_mode():
-        layer = torch.nn.Linear(8, 4, bias=False)
+        layer = Linear(8, 4, bias=False)
         quantised = QuantizedTensor.from_float(torch.randn(4, 8), "TensorCoreFP8Layout")
         layer.weight = torch.nn.Parameter(quantised, requires_grad=False)
         exact = quantised.dequantize()

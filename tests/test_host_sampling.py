@@ -9,6 +9,7 @@ import pytest
 import tiny_models
 import torch
 from guided_host import SIZE, apply_guidance, dynamic_patcher, gaussian_model, guide, measured, misfit
+from torch.nn import Linear
 
 from posterior.algebra.refusal import Refusal
 from posterior.guidance.ddnm import DDNM
@@ -287,7 +288,7 @@ def test_a_controlnet_whose_weights_move_is_refused(gaussian):
     """Its gradient could be wrong in silence."""
     from posterior.host.autograd.gradients import static_weights
 
-    control = dynamic_patcher()(torch.nn.Linear(1, 1), gaussian.load_device, gaussian.offload_device)
+    control = dynamic_patcher()(Linear(1, 1), gaussian.load_device, gaussian.offload_device)
     guider = SimpleNamespace(model_patcher=gaussian, loaded_models=[control])
     with pytest.raises(Refusal, match="--disable-dynamic-vram"), static_weights(guider):
         pass

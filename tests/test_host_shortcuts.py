@@ -7,6 +7,7 @@ import torch
 from test_host_gradients import folder, sd15, vae  # noqa: F401
 from test_host_weights import guided, network_wrapper
 from torch import Tensor, nn
+from torch.nn import Linear
 
 from posterior.algebra.refusal import Refusal
 
@@ -62,7 +63,7 @@ def test_quantised_products(host, sd15, vae, make):  # noqa: F811
 
     with torch.inference_mode():
         plain, quantised = (comfy.sd.load_diffusion_model(str(sd15[1])) for _ in range(2))
-        layer = make(nn.Linear(32, 16))
+        layer = make(Linear(32, 16))
         try:
             assert not layer(torch.randn(1, 4, 32)).requires_grad
         except RuntimeError:

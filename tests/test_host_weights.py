@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from test_host_gradients import SIGMAS, check_directional_derivative, folder, measurement, sd15, vae  # noqa: F401
 from torch import Tensor, nn
+from torch.nn import Linear
 
 from posterior.algebra.refusal import Refusal
 
@@ -196,7 +197,7 @@ class Adapter:
 
     def __init__(self, detached: bool = False):
         generator = torch.Generator().manual_seed(4)
-        self.to_k, self.to_v = (nn.Linear(768, 320, bias=False, dtype=torch.float64) for _ in range(2))
+        self.to_k, self.to_v = (Linear(768, 320, bias=False, dtype=torch.float64) for _ in range(2))
         for layer in (self.to_k, self.to_v):
             layer.weight.copy_(torch.randn(320, 768, generator=generator) / 768**0.5)
         self.embedding = torch.randn(1, 600, 768, generator=generator, dtype=torch.float64)

@@ -52,6 +52,16 @@ def test_no_file_of_the_pack_imports_one_that_is_left_out(packed):
                     assert module.with_suffix(".py").as_posix() in packed, f"{name} imports {module}"
 
 
+#: what the static checks of `comfy-test` refuse: layers that know no `operations` of the host, and one maker's devices
+REFUSED = r"\.cuda\s*\(|torch\.(cuda\.)?(amp\.)?autocast"
+REFUSED += r"|(?<![\w.])(torch\.)?nn\.(Linear|Conv|LayerNorm|GroupNorm|Embedding)\w*\("
+
+
+def test_the_registrys_checks_find_nothing():
+    for path in ROOT.rglob("*.py"):
+        assert not re.search(REFUSED, path.read_text(encoding="utf-8")), path
+
+
 def test_the_version_is_the_newest_of_the_changelog():
     newest = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
     version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)[1]

@@ -56,7 +56,7 @@ def with_tiny_checkpoint(workflow: dict, server: Server, host: Callable[[], obje
             node |= {
                 "class_type": "TestRandomConditioning", "inputs": {"width": family.width, "pooled": family.pooled},
             }  # fmt: skip
-    return {key: node for key, node in prompt.items() if node["class_type"] != "CLIPLoader"}
+    return {key: node for key, node in prompt.items() if node["class_type"] not in ("CLIPLoader", "DualCLIPLoader")}
 
 
 #: of the diffusion models that templates name
@@ -64,13 +64,19 @@ FAMILIES = {
     name: next(family for family in tiny_families.FAMILIES if family.name == kind)
     for name, kind in {
         "qwen_image_fp8_e4m3fn.safetensors": "QwenImage", "chroma-radiance-x0.safetensors": "ChromaRadiance",
+        "flux1-dev.safetensors": "Flux", "z_image_turbo_bf16.safetensors": "ZImage",
     }.items()
 }  # fmt: skip
+#: and of their VAEs
+VAES: dict[str, Callable[[Path], object]] = {
+    "qwen_image_vae.safetensors": tiny_families.save_wan_vae,
+    "ae.safetensors": lambda path: tiny_models.vae(path, channels=16),
+}
 #: where a loader finds its files, and what makes a tiny one
 TINY: dict[str, tuple[str, Callable[[Path], object]]] = {
     "CheckpointLoaderSimple": ("checkpoints", tiny_models.sd15_checkpoint),
     "UNETLoader": ("diffusion_models", lambda path: tiny_families.save(FAMILIES[path.name], path)),
-    "VAELoader": ("vae", tiny_families.save_wan_vae),
+    "VAELoader": ("vae", lambda path: VAES[path.name](path)),
 }
 
 
@@ -107,7 +113,7 @@ def test_a_workflow_runs(path: Path, server: Server, request: pytest.FixtureRequ
                     assert max(high - low for low, high in picture.convert("RGB").getextrema()) > 10, node["_meta"]
         if node["class_type"] in ("PosteriorMeasurementFit", "PosteriorSolve"):
             (text,) = outputs[identity]["text"]
+            # a wrong kernel is found out: its picture cannot explain what was seen
+            low, high = (1.2, 9) if path.stem == "wrong_kernel" else (0.3, 1.3)
             for fit in re.findall(r"fit ([\d.]+)", text):
-                assert 0.3 <= float(fit) <= 1.3, text
-            # a wrong kernel is found out
-            assert ("not white" in text) == (path.stem == "wrong_kernel"), text
+                assert low <= float(fit) <= high, text

@@ -187,7 +187,8 @@ def load(family: Family, monkeypatch, dtype: torch.dtype = torch.float64):
 def save(family: Family, path: Path) -> None:
     """A file for a server that knows `server_nodes/tiny_sizes.py`."""
     sizes = {key: value for key, value in family.sizes.items() if not isinstance(value, torch.dtype)}
-    save_file(weights(family), path, metadata={"tiny_sizes": json.dumps(sizes)})
+    said = {"tiny_sizes": json.dumps(sizes), "tiny_marks": json.dumps(family.marks)}
+    save_file(weights(family), path, metadata=said)
 
 
 #: of Wan's VAEs

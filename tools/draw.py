@@ -14,10 +14,13 @@ import io
 import json
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from . import environment
 from .server import Server
@@ -93,17 +96,24 @@ async ({prompt, note}) => {
 """
 
 
-def draw(server: Server, prompt: dict, note: str) -> dict:
-    """The UI-format workflow of an API prompt."""
+@contextmanager
+def editor(server: Server, **settings: Any) -> Iterator[Page]:
+    """A page of a browser (playwright's settings of one) with the server's frontend loaded."""
     with sync_playwright() as playwright:
         path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page()
+        page = browser.new_page(**settings)
+        server.post("/settings/Comfy.TutorialCompleted", True)  # else the templates lie over the graph
         page.goto(server.url)
         page.wait_for_function("window.app?.graph && window.app.extensionManager && window.app.vueAppReady")
-        workflow = page.evaluate(LAYOUT, {"prompt": prompt, "note": note})
+        yield page
         browser.close()
-    return workflow
+
+
+def draw(server: Server, prompt: dict, note: str) -> dict:
+    """The UI-format workflow of an API prompt."""
+    with editor(server) as page:
+        return page.evaluate(LAYOUT, {"prompt": prompt, "note": note})
 
 
 def grid(contents: list[bytes]) -> Image.Image:
