@@ -112,11 +112,11 @@ def compression(image: Tensor) -> Compression | None:
     if not grey:
         name, samples = _chroma(torch.stack(chroma), cut, (down, across))
         rows, columns = JPEG.SUBSAMPLINGS[name]
-        bad, best = _reduced(cut, (rows, columns), (down, across)), -1.0
+        bad, best = reduced(cut, (rows, columns), (down, across)), -1.0
         for dy in range(0, 8 * rows, 8):
             for dx in range(0, 8 * columns, 8):
-                first = (slice(_ceil(-(down + dy) % (8 * rows), rows), None),
-                         slice(_ceil(-(across + dx) % (8 * columns), columns), None))  # fmt: skip
+                first = (slice(ceil(-(down + dy) % (8 * rows), rows), None),
+                         slice(ceil(-(across + dx) % (8 * columns), columns), None))  # fmt: skip
                 both = zip(*(_coefficients(plane[first], bad[first]) for plane in samples), strict=True)
                 trial = Combs(*(torch.cat(each, 1) for each in both), rounding)
                 if trial.score() > best:
@@ -129,7 +129,7 @@ def compression(image: Tensor) -> Compression | None:
     return Compression(tables, name, offset, quality, standard, evidence, grey)
 
 
-def _ceil(n: int, by: int) -> int:
+def ceil(n: int, by: int) -> int:
     return -(-n // by)
 
 
@@ -138,7 +138,7 @@ def _chroma(chroma: Tensor, cut: Tensor, offset: tuple[int, int]) -> tuple[str, 
     touched = torch.nn.functional.max_pool2d(cut[None, None], 5, 1, 2)[0, 0] > 0
     for name in ("4:2:0", "4:2:2"):
         ratio = JPEG.SUBSAMPLINGS[name]
-        samples = torch.stack([_reduced(plane, ratio, offset) for plane in chroma])
+        samples = torch.stack([reduced(plane, ratio, offset) for plane in chroma])
         large = enlarge(samples[:, None], ratio)[:, 0, offset[0] % ratio[0] :, offset[1] % ratio[1] :]
         off = (large[:, : cut.shape[0], : cut.shape[1]] - chroma).square()[:, 4:-4, 4:-4]
         if off[:, ~touched[4:-4, 4:-4]].mean().sqrt() < ROUNDED:
@@ -187,7 +187,7 @@ def _origin(luma: Tensor) -> tuple[int, int]:
     return best[1], best[2]
 
 
-def _reduced(plane: Tensor, ratio: tuple[int, int], offset: tuple[int, int]) -> Tensor:
+def reduced(plane: Tensor, ratio: tuple[int, int], offset: tuple[int, int]) -> Tensor:
     """The plane before it was enlarged by the triangle filter, by least squares; samples start at a whole pair."""
     for dim, times in enumerate(ratio):
         if times == 2:

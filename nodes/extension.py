@@ -15,6 +15,7 @@ from . import (  # noqa: E402
     compare,
     diagnose,
     diagnose_blur,
+    diagnose_picture,
     examples,
     finish,
     guidance,
@@ -39,7 +40,7 @@ from . import (  # noqa: E402
 class PosteriorExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         guides = (guidance_tools, guidance, guidance_linear, guidance_latent)
-        seen = (operators, measurement, diagnose, diagnose_blur, examples, finish)
+        seen = (operators, measurement, diagnose, diagnose_blur, diagnose_picture, examples, finish)
         walks = (samplers, trajectories, samplers_mcmc, samplers_particles, samplers_variational)
         walks = (*walks, samplers_blind, samplers_few)
         families = (*seen, *guides, *walks, priors, priors_analytic, inspect, answers, compare)

@@ -16,6 +16,7 @@ ALIASES = {
     "PosteriorEstimateBlur": "blur detection, sharpness, which blur, deblur, unblur, focus, point spread function, PSF",
     "PosteriorFindTrueSize": "upscaled, enlarged, resized, fake resolution, original size, undo upscale, resampling detection",
     "PosteriorFindScratches": "scratch detection, dust removal, find dust, automatic mask, watermark, text",
+    "PosteriorDiagnose": "unknown damage, what is wrong, detect damage, automatic, old photo, repair, restore, auto levels",
     "PosteriorEstimateJPEG": "jpeg artifacts, jpeg quality, quantisation table, screenshot, which quality",
     "PosteriorIdentity": "denoise, remove noise, remove grain, noise reduction, high iso",
     "PosteriorInpainting": "scratch, remove scratches, remove text, remove watermark, remove object, dust, crack, mask, fill",

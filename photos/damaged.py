@@ -22,6 +22,7 @@ DAMAGED = {
     "JPEG blocks (quality 15)": ("blocks.jpg", "flower"),
     "too small (a quarter)": ("small.png", "coffee"),
     "blotches": ("blotchy.png", "rocket"),
+    "faded, torn and dusty, black and white": ("faded.png", "astronaut"),
 }
 SIDE = 192  # of the clean photo, in pixels; what is too small has a quarter of it
 
@@ -75,6 +76,20 @@ def _scratched(picture: Image.Image) -> tuple[Image.Image, Image.Image]:
     return damaged, mask.filter(ImageFilter.MaxFilter(3)).point(lambda value: 255 * (value > 20))
 
 
+def _faded(picture: Image.Image) -> Image.Image:
+    """A grey print whose black is 0.35 and white 0.75, with grain, forty specks of dust, and a piece torn off."""
+    grey, random = np.asarray(picture.convert("L"), dtype=np.float64) / 255, np.random.default_rng(5)
+    y = 0.35 + 0.4 * grey + 0.02 * random.standard_normal(grey.shape)
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    for _ in range(40):
+        (row, column), radius = random.uniform(0, SIDE, 2), random.uniform(0.8, 2)
+        y[(rows - row) ** 2 + (columns - column) ** 2 <= radius**2] = random.choice([0.05, 0.95])
+    edge = 30 + np.cumsum(random.integers(-1, 2, 64))
+    for row in range(64):
+        y[row, edge[row] : edge[row] + 40] = 1.0
+    return Image.fromarray((255 * y).round().clip(0, 255).astype(np.uint8))
+
+
 def main() -> None:
     folder = _FOLDER / "damaged"
     folder.mkdir(exist_ok=True)
@@ -88,6 +103,7 @@ def main() -> None:
     _grain(Image.fromarray(smeared.round().astype(np.uint8)), 0.01, 2).save(folder / "moved.png")
     _grain(clean["grainy.png"], 0.1, 3).save(folder / "grainy.png")
     _grain(clean["blotchy.png"], 0.08, 4, 1.0).save(folder / "blotchy.png")
+    _faded(clean["faded.png"]).save(folder / "faded.png")
     clean["blocks.jpg"].save(folder / "blocks.jpg", quality=15)
     clean["small.png"].resize((SIDE // 4, SIDE // 4), Image.Resampling.BICUBIC).save(folder / "small.png")
 

@@ -1,0 +1,158 @@
+"""What happened to a picture, all of it, from the picture alone; and the operator that says so.
+
+One damage hides another, so that each is looked for where the others leave it visible, in this order:
+
+    lost pixels   what lies beyond the histogram of a faded photo, then (the fading undone) scratches and dust
+    JPEG          combs in the coefficients
+    noise         where nothing is lost, by what tells it from texture; before a JPEG, by what was not rounded away;
+                  blotches, unless there is a blur
+    blur          of the picture whose lost pixels were filled smoothly; not of a JPEG, which blurs on its own
+
+and the operator is what happened, the first thing inmost:
+
+    y = JPEG(mask(gain blur(reduce(x)) + offset + noise))
+
+Noise that can still be seen after JPEG is louder than what JPEG has rounded, and more is won without the JPEG: of six
+training photographs, noise 0.05, quality 75, by 0.3 to 3.2 dB, quality 90 by 0.5 to 4.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from ..operators.base import Operator
+from ..operators.compose import compose
+from ..operators.downscale import downscale
+from ..operators.identity import Identity
+from ..operators.inpainting import Inpainting, dilated
+from ..operators.pointwise import Saturation
+from .blur_estimate import BlurEstimate, estimate_blur
+from .fading import Fading, fading
+from .jpeg_noise import noise_before
+from .jpeg_tables import Compression, compression
+from .noise_spectrum import noise_spectrum
+from .plain_noise import is_grey, white_level
+from .scratches import scratches
+from .smooth import harmonic
+
+#: what can be looked for, in the words of a report
+KINDS = ("JPEG", "noise", "scratches", "blur", "fading", "small size")
+#: pixels; a picture whose shorter side is less is small, and how much larger it should be
+SMALL, ENLARGED = 96, 4
+#: pixels; nothing else can be read off a picture whose shorter side is less
+READABLE = 64
+#: pixels by which what is lost is marked wider than it was found: soft edges
+RIM = 1
+#: brightness below and above which a mark is dust, scratch or lettering; the photo's own thin things are in between
+DARK, BRIGHT = 0.12, 0.88
+#: a share of lost pixels below which they are taken for the picture's own
+STRAY = 2e-4
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found; None, 0 or an empty mask where there was nothing.
+
+    Args:
+        size: (H, W) of the picture.
+        looked: what was looked for, of `KINDS`.
+        jpeg: how it was compressed.
+        noise: sigma of its noise, image units.
+        blotch: size of the noise's blotches, pixels; 0 for even grain.
+        lost: `1 1 H W`, 1 where pixels are lost.
+        blur: which one.
+        fading: its levels.
+        small: how much larger it should be.
+        grey: whether it has no colours.
+    """
+
+    size: tuple[int, int]
+    looked: tuple[str, ...]
+    jpeg: Compression | None
+    noise: float
+    blotch: float
+    lost: Tensor
+    blur: BlurEstimate | None
+    fading: Fading | None
+    small: int | None
+    grey: bool
+
+    @property
+    def undamaged(self) -> bool:
+        return not (self.jpeg or self.noise or self.blur or self.fading or self.small or self.lost.any())
+
+    def operator(self) -> Operator:
+        """What happened, for a picture of this size."""
+        chain: list[Operator] = [downscale(self.small)] if self.small else []
+        if self.blur:
+            chain.append(self.blur.operator)
+        jpeg = None if self.noise else self.jpeg
+        if self.fading and jpeg:  # JPEG rounds the faded picture as it is, with its offset
+            chain.append(Saturation(self.fading.gain, self.fading.offset / (1 - self.fading.gain)))
+        elif self.fading:
+            chain.append(self.fading.operator())
+        if self.lost.any():
+            chain.append(Inpainting(self.lost))
+        if jpeg:
+            chain.append(jpeg.operator())
+        return reduce(lambda inner, outer: compose(outer, inner), chain) if chain else Identity()
+
+    def words(self) -> str:
+        size = f"{self.size[1]} x {self.size[0]} pixels"
+        found = {
+            "small size": self.small and f"small ({size}), to be solved {self.small} times as large",
+            "fading": self.fading and self.fading.words(),
+            "blur": self.blur and str(self.blur),
+            "scratches": self.lost.any() and f"{100 * self.lost.mean().item():.2g} % lost (scratches, dust, tears)",
+            "noise": self.noise and f"noise {self.noise:.3f}" + (" with blotches" if self.blotch else ""),
+            "JPEG": self.jpeg and self.jpeg.words() + (", which the noise outweighs" if self.noise else ""),
+        }  # fmt: skip
+        present = [found[kind] for kind in reversed(KINDS) if found.get(kind)]
+        hidden = ("blur",) if self.jpeg else ()
+        absent = [kind for kind in KINDS if kind in self.looked and not found.get(kind) and kind not in hidden]
+        nothing = f"no {', '.join(absent[:-1])}{' or ' if absent[1:] else ''}{absent[-1]}" if absent else ""
+        grey = "a grey picture" if self.grey else ""
+        return "; ".join(filter(None, [*(present or ["undamaged"]), grey, nothing])) + "."
+
+
+def diagnose(
+    image: Tensor, look: Collection[str] = KINDS, sensitivity: float = 0.5, painted: Tensor | None = None
+) -> Diagnosis:
+    """What happened to a picture.
+
+    Args:
+        image: `1 3 H W` in [0, 1], as it was recorded: cut perhaps, not resized.
+        look: what to look for, of `KINDS`.
+        sensitivity: of `scratches`.
+        painted: `1 1 H W`, 1 where pixels are known to be lost.
+    """
+    size = tuple(image.shape[-2:])
+    readable = min(size) >= READABLE
+    looked = tuple(kind for kind in KINDS if kind in look and (readable or kind in ("fading", "small size")))
+    faded, lost = fading(image) if "fading" in looked else (None, torch.zeros_like(image[:, :1]))
+    if "scratches" in looked:
+        clear = image if faded is None else ((image - faded.offset) / faded.gain).clamp(0, 1)
+        brightness = clear.mean(1, keepdim=True)
+        plain = (brightness < DARK) | (brightness > BRIGHT)
+        lost = torch.maximum(lost, scratches(clear, sensitivity) * plain)
+    lost = dilated(lost, RIM) if lost.mean() > STRAY else torch.zeros_like(lost)
+    lost = lost if painted is None else torch.maximum(lost, painted)
+    jpeg = compression(image) if "JPEG" in looked else None
+    noise, blotch, blur = 0.0, 0.0, None
+    filled = harmonic(image, lost == 0) if lost.any() else image
+    if "noise" in looked:
+        noise = white_level(image, lost) if jpeg is None else noise_before(image, jpeg)
+    if "blur" in looked and jpeg is None:
+        seen = estimate_blur(filled)
+        blur = None if seen.operator is None else seen
+    if "noise" in looked and jpeg is None and blur is None:
+        spectrum = noise_spectrum(filled)
+        if spectrum.coloured:
+            noise, blotch = spectrum.total, spectrum.length.median().item()
+    small = ENLARGED if "small size" in looked and min(size) < SMALL else None
+    return Diagnosis(size, looked, jpeg, noise, blotch, lost, blur, faded, small, is_grey(image))

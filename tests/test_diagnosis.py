@@ -1,0 +1,113 @@
+"""Several kinds of damage are told apart, from the picture alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_damage import saved, tensor
+from test_measurement_nodes import observe, prompt
+from test_measurement_nodes import photo as example
+from torch import Tensor
+
+from posterior.measurement.diagnosis import diagnose
+from posterior.measurement.fading import fading
+from posterior.measurement.measurement import Measurement
+from posterior.measurement.noise import GaussianNoise
+from posterior.measurement.plain_noise import white_level
+from posterior.operators import kernels
+from posterior.operators.convolution import convolution
+from posterior.photos import load_damage, load_photo
+from posterior.photos.damaged import load_damaged
+from posterior.tools.server import Server
+
+WITHOUT_JPEG = ("noise", "scratches", "fading", "small size")
+
+
+def photo(name: str = "chelsea", size: int = 160) -> Tensor:
+    return load_photo(name, size).movedim(-1, 1)
+
+
+def noisy(x: Tensor, sigma: float, seed: int = 0) -> Tensor:
+    return tensor_of_bytes(x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)))
+
+
+def tensor_of_bytes(x: Tensor) -> Tensor:
+    return (255 * x.clamp(0, 1)).round() / 255
+
+
+@pytest.mark.parametrize("name", ["chelsea", "flower", "stream"])
+def test_an_undamaged_photo_is_said_to_be_so(name: str):
+    found = diagnose(photo(name), WITHOUT_JPEG)
+    assert found.undamaged and found.operator().label == "Identity" and "undamaged" in found.words()
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.05])
+def test_noise_is_told_from_texture(sigma: float):
+    """A stream has texture everywhere; in its grey picture noise is seen where it is not much less."""
+    assert white_level(noisy(photo("stream", 256), sigma)) == pytest.approx(sigma, rel=0.15)
+    grey = photo("stream").mean(1, keepdim=True)
+    assert white_level(noisy(grey, 0.05).expand(-1, 3, -1, -1)) == pytest.approx(0.05, rel=0.2)
+    assert white_level(tensor_of_bytes(grey).expand(-1, 3, -1, -1)) == 0
+
+
+def test_noise_is_seen_through_jpeg():
+    picture = photo(size=256)
+    found = diagnose(tensor(saved(noisy(picture, 0.05), quality=80)), ("JPEG", "noise"))
+    assert found.jpeg.quality == 80 and found.noise == pytest.approx(0.05, rel=0.2)
+    assert found.operator().label == "Identity"  # noise outweighs it
+    clean = diagnose(tensor(saved(picture, quality=80)), ("JPEG", "noise"))
+    assert clean.noise == 0 and clean.operator().label == "JPEG"
+
+
+def test_levels_and_what_lies_over_them():
+    clean, mask = photo().mean(1, keepdim=True).expand(-1, 3, -1, -1), load_damage("scratches", 160)[None]
+    mask[..., 40:80, 100:140] = 1
+    faded = torch.where(mask > 0, 1.0, 0.35 + 0.4 * clean)
+    levels, lost = fading(tensor_of_bytes(faded))
+    assert torch.equal(lost, mask)
+    low, high = levels.offset, levels.offset + levels.gain
+    assert low == pytest.approx(0.35, abs=0.1) and high == pytest.approx(0.75, abs=0.1)  # what photos are in the mean
+    found = diagnose(tensor_of_bytes(faded), WITHOUT_JPEG)
+    assert found.grey and found.operator().label == "Inpainting after Levels"
+
+
+def test_blur_is_read_beside_noise_and_scratches():
+    mask = load_damage("scratches", 160)[None]
+    blurred = noisy(convolution(kernels.gaussian(2.0)).forward(photo()), 0.01)
+    found = diagnose(torch.where(mask > 0, 0.97, blurred), ("noise", "scratches", "blur"))
+    assert found.blur.kind == "gaussian" and found.blur.parameters[0] == pytest.approx(2.0, rel=0.15)
+    assert found.noise == pytest.approx(0.01, rel=0.15) and found.lost[mask > 0].mean() > 0.9
+    assert found.operator().label.startswith("Inpainting after")
+
+
+def test_the_operator_explains_the_picture():
+    """With the true levels in place of the mean ones the clean picture would fit; the order is that of the damage."""
+    x = photo()
+    found = diagnose(tensor_of_bytes(0.3 + 0.4 * x), ("fading",))
+    measurement = Measurement.observe(found.operator(), 0.3 + 0.4 * x, GaussianNoise(0.0))
+    undone = measurement.operator.pinv(measurement.y)
+    assert torch.allclose(found.fading.gain * undone + found.fading.offset, 0.3 + 0.4 * x, atol=1e-5)
+
+
+def test_small_pictures_are_to_be_enlarged():
+    small = load_damaged("too small (a quarter)")[0].movedim(-1, 1)
+    found = diagnose(small)
+    assert found.small == 4 and found.operator().image_shape((1, 3, 48, 48)) == (3, 192, 192)
+
+
+def test_a_painted_mask_is_added():
+    painted = torch.zeros(1, 1, 160, 160)
+    painted[..., :20] = 1
+    assert torch.equal(diagnose(photo(), ("noise",), painted=painted).lost, painted)
+
+
+def test_the_node_goes_straight_into_observe(server: Server):
+    nodes = {
+        "photo": example(96), "found": ("PosteriorDiagnose", {"image": "photo", "sensitivity": 0.5} | dict.fromkeys(
+            ("jpeg", "noise", "scratches", "blur", "fading", "small_size"), True)),
+        "operator": ("PosteriorIdentity", {}),
+    }  # fmt: skip
+    nodes["m"] = observe("photo", "found.1", operator="found")
+    nodes["shown"] = ("PosteriorPreviewMeasurement", {"measurement": "m"})
+    outputs = server.run(prompt(**nodes))
+    assert "undamaged" in outputs["found"]["text"][0]
