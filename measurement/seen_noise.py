@@ -1,32 +1,44 @@
-"""Noise that a blurred picture shows and nobody spoke of.
+"""Noise that a photo shows, where somebody said another one.
 
 A wide blur leaves nothing as fine as a pixel, so what is fine in y is noise, and `noise_level` sees it well: on
 training photographs blurred by a disk of 3 pixels it finds 0.0100 and 0.0101 where there is 0.01, 0.0024 and 0.0025
 with the rounding of 8 bits where there is 0.002. To divide by the blur with less noise than that fills the picture with
 it: on one of them (damaged 23.9 dB) a third of the true sigma_y gives 14.8 dB, the true one 28.6.
+
+Where there is noise only, its colours tell it from texture (`plain_noise`), to 7 %. Three times too much of it smooths
+texture away: up to 1.5 dB below the noisy photo on twelve training photographs with noise of 0.01 and 0.02.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
 from ..operators.base import Operator
 from ..operators.compose import Composition
 from ..operators.convolution import Convolution
+from ..operators.identity import Scale
 from .measurement import Measurement
 from .noise import ROUNDING, GaussianNoise
 from .noise_level import noise_level
+from .plain_noise import white_level
 
 #: sum of a kernel's squares below which nothing is left as fine as a pixel; that of a Gaussian of 0.9 pixels
 WIDE = 0.1
 
 
 def as_noisy_as_seen(measurement: Measurement) -> Measurement:
-    """The measurement of a blurred photo with the noise that it shows, where that is half as much again as was said.
+    """The measurement with the noise that it shows, where that is half as much again as was said.
 
-    Never less than was said; other damage, and pictures below 64 pixels, stay as they are.
+    Where there is noise only, also where it is less by as much. Other damage, and small pictures, stay as they are.
     """
     operator, y, level = measurement.operator, measurement.y, measurement.noise.level
+    if isinstance(operator, Scale):
+        seen = None if level is None or measurement.rounding == 0 else white_only(y)
+        off = seen is not None and not seen / 1.5 <= level <= 1.5 * seen
+        return replace(measurement, noise=GaussianNoise(seen)) if off and level > 0 else measurement
     blur = blur_in(operator)
     if level is None or measurement.rounding == 0 or blur is None or min(y.shape[-2:]) < 64:
         return measurement
@@ -34,6 +46,15 @@ def as_noisy_as_seen(measurement: Measurement) -> Measurement:
         return measurement
     seen = noise_level(y.clamp(0, 1)).max().item()
     return replace(measurement, noise=GaussianNoise(seen)) if seen > max(1.5 * level, 3 * ROUNDING) else measurement
+
+
+def white_only(y: Tensor) -> float | None:
+    """sigma of the noise of a picture, `1 C H W`; None for several, for less than 128 pixels, where there is none, and
+    where it has neighbours: at half the size, where its deviation would be a half, it is more than two thirds."""
+    if len(y) != 1 or min(y.shape[-2:]) < 128:
+        return None
+    fine, coarse = white_level(y.clamp(0, 1)), white_level(avg_pool2d(y.clamp(0, 1), 2))
+    return fine if 0 < fine and coarse <= 2 / 3 * fine else None
 
 
 def blur_in(operator: Operator) -> Convolution | None:

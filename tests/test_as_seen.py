@@ -109,6 +109,21 @@ def test_a_blurred_photo_is_as_noisy_as_it_looks(kernel, said, raised):
     assert found.noise.level == pytest.approx(0.01, rel=0.2) if raised else found is measurement
 
 
+@pytest.mark.parametrize("said", [0.007, 0.02, 0.06])
+def test_noise_alone_is_as_strong_as_it_looks(said):
+    clean = load_photo("chelsea", 128).movedim(-1, 1)
+    white = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    blotchy = 3.5 * convolution(kernels.gaussian(1.0), "circular").forward(white)  # of deviation 1 again
+    for noise in (white, blotchy):
+        image = ((clean + 0.02 * noise).clamp(0, 1) * 255).round() / 255
+        measurement = Measurement.observe(Identity(), image, GaussianNoise(said))
+        found = as_noisy_as_seen(measurement)
+        if noise is white and said != 0.02:
+            assert found.noise.level == pytest.approx(0.02, rel=0.15)
+        else:
+            assert found is measurement
+
+
 def test_what_is_not_blurred_or_not_noisy_stays():
     clean, blur = load_photo("chelsea", 128).movedim(-1, 1), convolution(kernels.disk(3.0))
     eight_bits = (blur.forward(clean).clamp(0, 1) * 255).round() / 255
