@@ -32,6 +32,7 @@ TRAVELS: dict[str, Callable[[Any], bool]] = {
     "VAE": lambda value: hasattr(value, "encode") and hasattr(value, "decode") and not isinstance(value, str),
     "SAMPLER": lambda value: hasattr(value, "sample"),
     "STRING": lambda value: isinstance(value, str),
+    "BOOLEAN": lambda value: isinstance(value, bool),
     "MEASUREMENT_OPERATOR": lambda value: isinstance(value, Operator),
     "MEASUREMENT": lambda value: isinstance(value, Measurement),
     "LIKELIHOOD_GUIDANCE": lambda value: isinstance(value, tuple) and all(isinstance(part, Guide) for part in value),
@@ -52,7 +53,7 @@ def checked(input: io.Input, value: Any) -> Any:
     if kind == "COMBO":
         if not isinstance(value, str) or (input.default is not None and value not in input.options):
             raise Refusal(f"The input {input.id} is {_said(value)}; choose one of its list.")
-    elif not TRAVELS[kind](value):
+    elif kind in TRAVELS and not TRAVELS[kind](value):
         raise Refusal(f"The input {input.id} is {_said(value)}; connect the output of a node that gives {kind}.")
     return value
 
