@@ -14,10 +14,13 @@ from posterior.algebra.transforms import dct
 from posterior.diffusion.level import Level
 from posterior.diffusion.run import Run
 from posterior.guidance.base import Guidance
+from posterior.guidance.ddnm import DDNM
 from posterior.guidance.ddrm import DDRM
 from posterior.guidance.diffpir import DiffPIR
+from posterior.guidance.dps import DPSGaussian
 from posterior.guidance.mmps import MMPS
 from posterior.guidance.pigdm import PiGDM
+from posterior.guidance.snips import SNIPS
 from posterior.guidance.tmpd import TMPD
 from posterior.measurement.coloured_noise import ColouredNoise, blotches
 from posterior.measurement.measurement import Measurement, combine
@@ -25,7 +28,9 @@ from posterior.measurement.noise import ROUNDING, GaussianNoise
 from posterior.measurement.whiteness import whiteness
 from posterior.operators import kernels
 from posterior.operators.convolution import CircularConvolution, SymmetricConvolution, convolution
+from posterior.operators.dense import Dense
 from posterior.operators.downscale import downscale
+from posterior.operators.families import Exposure
 from posterior.operators.identity import Identity, Scale
 from posterior.operators.inpainting import Inpainting
 from posterior.operators.jpeg import JPEG
@@ -33,6 +38,7 @@ from posterior.operators.spectral import SpectralOperator
 from posterior.priors.gaussian import Gaussian, dense_matrix
 from posterior.samplers.ddim import GuidedDDIM
 from posterior.samplers.split_gibbs import SplitGibbs
+from posterior.samplers.unknown import Search, Unknown
 
 SIZE = (4, 4)
 
@@ -174,6 +180,35 @@ def test_split_gibbs_draws_from_the_posterior():
     # five standard errors, and what short chains leave
     assert ((x.mean(0) - mean - gain @ (y - A @ mean)).abs() < (5 * count**-0.5 + 0.1) * variance.sqrt()).all()
     assert ((x.var(0) / variance - 1).abs() < 5 * (2 / count) ** 0.5 + 0.1).all()
+
+
+@pytest.mark.parametrize("make", [DiffPIR, PiGDM, MMPS, DDNM, DDRM, SNIPS, DPSGaussian])
+def test_any_whitening_is_as_good(make):
+    """Methods that depend on A^T S^-1 A and A^T S^-1 y alone: the same steps by Cholesky's factor of S, densely."""
+    prior, operator = random_prior(4), OPERATORS["blur"]
+    measurement = measured(operator, prior)
+    A, y, S = law(measurement)
+    factor, c = torch.linalg.cholesky(S), measurement.noise.floor
+    dense = Dense(c * torch.linalg.solve_triangular(factor, A, upper=False), (1, *SIZE))
+    white = Measurement(dense, c * torch.linalg.solve_triangular(factor, y[:, None], upper=False).T, GaussianNoise(c))
+    ends = []
+    for each in (measurement, white):
+        run = Run(prior.denoiser, karras(6), [make(each)], Streams(1, "sampling"))
+        ends.append(GuidedDDIM()(run, 60 * torch.ones(1, 1, *SIZE, dtype=F64)))
+    assert torch.allclose(*ends, rtol=1e-6, atol=1e-6)
+
+
+def test_what_an_unknown_damage_sees():
+    """The exposure a of y = a x + n, by least squares: a = x^T S^-1 y / x^T S^-1 x."""
+    clean = 0.5 + 0.1 * random_prior(4).sample(1, 2)
+    noise = ColouredNoise(0.01 * spectrum(1, 1, *SIZE))
+    y, S = noise.sample(0.6 * clean, 1), covariance(noise)
+    seen = Guidance(Measurement(Identity(), y, noise)).measurement
+    search = Search(Unknown(Exposure(offset=False)), seen, clean, Streams(0, "test"))
+    search.update(clean)
+    Q, x = torch.linalg.inv(S), clean.flatten()
+    assert search.theta.item() == pytest.approx((x @ Q @ y.flatten() / (x @ Q @ x)).item(), rel=1e-4)
+    assert search.measurement().fit(clean).item() == pytest.approx(1, abs=0.6)
 
 
 @pytest.mark.parametrize("make", [DiffPIR, PiGDM, TMPD, DDRM])
