@@ -54,7 +54,7 @@ def noise_level(image: Tensor) -> Tensor:
     cut = _blocks(((image <= 0) | (image >= 1)).to(image), 2 * BLOCK)
     h, w = (min(a, b) for a, b in zip(energy.shape[-2:], cut.shape[-2:], strict=True))
     energy, cut = (blocks[..., :h, :w].flatten(1) for blocks in (energy, cut))
-    expected = _quantile(SHARE, BLOCK**2 * image.shape[1])
+    expected = chi_squared_quantile(SHARE, BLOCK**2 * image.shape[1])
     levels = []
     for energies, cuts in zip(energy, cut, strict=True):
         usable = energies[cuts <= 0.05]
@@ -123,7 +123,7 @@ def _curve(planes: Tensor, brightness: Tensor, cut: Tensor, share: float) -> tup
     energy, mean = energy[cut <= 0.05], mean[cut <= 0.05]
     if len(energy) < 24:
         return None
-    off = energy.clamp_min(1e-12).log() - math.log(_quantile(share, BLOCK**2))
+    off = energy.clamp_min(1e-12).log() - math.log(chi_squared_quantile(share, BLOCK**2))
     losses = []
     for gain in GAINS.to(off):
         below = off - (gain * mean + READS.to(off)[:, None] ** 2).clamp_min(1e-12).log()
@@ -132,7 +132,7 @@ def _curve(planes: Tensor, brightness: Tensor, cut: Tensor, share: float) -> tup
     return GAINS[best // len(READS)].item(), READS[best % len(READS)].item()
 
 
-def _quantile(share: float, n: int) -> float:
+def chi_squared_quantile(share: float, n: int) -> float:
     """Of chi^2_n / n (Wilson and Hilferty)."""
     normal = math.sqrt(2) * torch.special.erfinv(torch.tensor(2 * share - 1, dtype=torch.float64)).item()
     return (1 - 2 / (9 * n) + normal * (2 / (9 * n)) ** 0.5) ** 3

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..algebra.devices import precise
-from .noise_level import BLOCK, NORMAL_QUANTILE, SHARE, diagonal_wavelet
+from .noise_level import BLOCK, SHARE, chi_squared_quantile, diagonal_wavelet
 
 #: less noise than this, image units, is not told from what a camera or a change of size leaves
 LEAST = 0.006
@@ -78,6 +78,5 @@ def _variance(coefficients: Tensor, unfit: Tensor, side: int, pixels: int) -> Te
     energy, unfit = F.avg_pool2d(coefficients.square(), side), F.avg_pool2d(unfit, side * pixels)
     h, w = (min(sizes) for sizes in zip(energy.shape[-2:], unfit.shape[-2:], strict=True))
     energy, usable = energy[..., :h, :w].flatten(), (unfit[..., :h, :w] <= 0.05).flatten()
-    n = side**2
-    expected = (1 - 2 / (9 * n) + NORMAL_QUANTILE * (2 / (9 * n)) ** 0.5) ** 3
+    expected = chi_squared_quantile(SHARE, side**2)
     return (energy[usable] if usable.any() else energy).quantile(SHARE) / expected
