@@ -83,8 +83,10 @@ class Diagnosis:
     grey: bool
 
     @property
-    def undamaged(self) -> bool:
-        return not (self.jpeg or self.noise or self.blur or self.fading or self.small or self.lost.any())
+    def kinds(self) -> tuple[str, ...]:
+        """What was found, of `KINDS`."""
+        found = (self.jpeg, self.noise, self.lost.any(), self.blur, self.fading, self.small)
+        return tuple(kind for kind, present in zip(KINDS, found, strict=True) if present)
 
     def operator(self) -> Operator:
         """What happened, for a picture of this size."""
@@ -104,17 +106,17 @@ class Diagnosis:
 
     def words(self) -> str:
         size = f"{self.size[1]} x {self.size[0]} pixels"
-        found = {
-            "small size": self.small and f"small ({size}), to be solved {self.small} times as large",
-            "fading": self.fading and self.fading.words(),
-            "blur": self.blur and str(self.blur),
-            "scratches": self.lost.any() and f"{100 * self.lost.mean().item():.2g} % lost (scratches, dust, tears)",
-            "noise": self.noise and f"noise {self.noise:.3f}" + (" with blotches" if self.blotch else ""),
-            "JPEG": self.jpeg and self.jpeg.words() + (", which the noise outweighs" if self.noise else ""),
-        }  # fmt: skip
-        present = [found[kind] for kind in reversed(KINDS) if found.get(kind)]
+        said = {
+            "small size": lambda: f"small ({size}), to be solved {self.small} times as large",
+            "fading": lambda: self.fading.words(),
+            "blur": lambda: str(self.blur),
+            "scratches": lambda: f"{100 * self.lost.mean().item():.2g} % lost (scratches, dust, tears)",
+            "noise": lambda: f"noise {self.noise:.3f}" + (" with blotches" if self.blotch else ""),
+            "JPEG": lambda: self.jpeg.words() + (", which the noise outweighs" if self.noise else ""),
+        }
+        present = [said[kind]() for kind in reversed(KINDS) if kind in self.kinds]
         hidden = ("blur",) if self.jpeg else ()
-        absent = [kind for kind in KINDS if kind in self.looked and not found.get(kind) and kind not in hidden]
+        absent = [kind for kind in self.looked if kind not in (*self.kinds, *hidden)]
         nothing = f"no {', '.join(absent[:-1])}{' or ' if absent[1:] else ''}{absent[-1]}" if absent else ""
         grey = "a grey picture" if self.grey else ""
         return "; ".join(filter(None, [*(present or ["undamaged"]), grey, nothing])) + "."
