@@ -16,7 +16,7 @@ def test_bad_prompts_are_answered_in_a_sentence(server):
     """The same prompts in every run; thousands of others by `dev.py bench fuzz`."""
     found = fuzz(server, CASES, seed=0)
     assert not found["faults"], "\n".join(found["faults"][:5])
-    assert found["same"] and found["kinds"]["works"] > CASES / 10 and found["kinds"].get("host", 0) < CASES / 50
+    assert found["same"] and found["kinds"]["works"] > CASES / 20 and found["kinds"].get("host", 0) < CASES / 50
     before, after = found["before"], found["after"]
     assert after["tensors"] <= before["tensors"] + 20, found
     assert after["objects"] < 1.02 * before["objects"], found
