@@ -47,7 +47,7 @@ def whiteness(measurement: Measurement, x: Tensor, radius: int = 2) -> Whiteness
     Raises:
         Refusal: for measurements that are not pictures, or have no noise.
     """
-    if not measurement.operator.pictorial:
+    if not measurement.operator.pictorial or measurement.y.ndim != 4:  # several at once are one long vector
         label = measurement.operator.label
         raise Refusal(f"What {label} measures is not a picture, so that its residual has no neighbours.")
     if not measurement.noisy:
