@@ -27,8 +27,8 @@ from ..algebra.transforms import dct
 from .coloured_noise import ColouredNoise, blotches
 from .noise_level import noise_level
 
-#: side of a block and step from one to the next, pixels
-BLOCK, STRIDE = 16, 8
+#: side of a block, pixels; blocks overlap by half, but in pictures of more pixels than this
+BLOCK, LARGE = 16, 2**19
 #: part of the blocks that lie in the flattest surroundings, and the least number of them
 SHARE, LEAST = 0.15, 24
 #: lengths among which l is looked for, pixels
@@ -102,12 +102,13 @@ def _spectrum(planes: Tensor, x: Tensor) -> NoiseSpectrum:
     k = torch.arange(BLOCK, dtype=torch.float64)
     radius = (k[:, None] ** 2 + k**2).sqrt().flatten()
     fine = radius >= 3  # the rest is the picture's
-    power = dct(_blocks(planes)).square().flatten(-2)[..., fine]
-    usable = ((_blocks(x) <= 0) | (_blocks(x) >= 1)).double().mean((0, -2, -1)) <= 0.05
+    step = 1 if x[0].numel() > LARGE else 2  # from a block to the next that does not overlap
+    power = dct(_blocks(planes, step)).square().flatten(-2)[..., fine]
+    usable = _blocks(((x <= 0) | (x >= 1)).float(), step).mean((0, -2, -1)) <= 0.05
     basis = _components(radius[fine], fine)
     found = []
     for energies in power:
-        chosen = _flat(energies.mean(-1), usable)
+        chosen = _flat(energies.mean(-1), usable, step)
         seen = (energies[chosen].median(0).values / MEDIAN).clamp_min(1e-9)
         weights, cost = _fit(seen, basis)
         _, plain = _fit(seen, basis[:1, ::2])
@@ -118,9 +119,9 @@ def _spectrum(planes: Tensor, x: Tensor) -> NoiseSpectrum:
     return NoiseSpectrum(*torch.stack(found, 1))
 
 
-def _blocks(x: Tensor) -> Tensor:
+def _blocks(x: Tensor, step: int) -> Tensor:
     """`C h w 16 16`."""
-    return x.unfold(1, BLOCK, STRIDE).unfold(2, BLOCK, STRIDE)
+    return x.unfold(1, BLOCK, BLOCK // step).unfold(2, BLOCK, BLOCK // step)
 
 
 def blotches_in(images: Tensor) -> ColouredNoise | None:
@@ -131,9 +132,9 @@ def blotches_in(images: Tensor) -> ColouredNoise | None:
     return ColouredNoise(torch.cat([each.noise(images.shape[-2:]).spectrum for each in found]))
 
 
-def _flat(energy: Tensor, usable: Tensor) -> Tensor:
+def _flat(energy: Tensor, usable: Tensor, step: int) -> Tensor:
     """Which blocks lie in the flattest surroundings, by those that touch but do not overlap, bool `h w`."""
-    step, (h, w) = BLOCK // STRIDE, energy.shape
+    h, w = energy.shape
     wide = torch.nn.functional.pad(energy.log()[None, None], (step,) * 4, mode="replicate")[0, 0]
     around = [
         wide[dy : dy + h, dx : dx + w] for dy in (0, step, 2 * step) for dx in (0, step, 2 * step)

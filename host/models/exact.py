@@ -42,7 +42,9 @@ def exact_posterior(patcher, measurement: Measurement, count: int, seed: int) ->
     if not isinstance(network, AnalyticNetwork):
         raise Refusal("This model has no closed form; connect a Gaussian, mixture or texture prior.")
     if not measurement.operator.linear or not isinstance(measurement.noise, GaussianNoise):
-        raise Refusal("The exact posterior needs a linear operator and Gaussian noise; choose others, or sample.")
+        raise Refusal(
+            "The exact posterior needs a linear operator and Gaussian noise without blotches; choose others, or sample."
+        )
     shape, batch = measurement.image_shape, measurement.y.shape[0]
     size = shape[0] * shape[1] * shape[2]
     if size > MOST or batch != 1:
