@@ -1,6 +1,6 @@
 """How good the embedded digits prior is: halves filled in, and digits enlarged, read by a classifier.
 
-    python3 dev.py bench digits [--quick]
+    python3 dev.py bench digits [--quick] [--few]
 
 200 held-out digits; the classifier knows nothing of our priors. Pi-GDM was chosen for them over DiffPIR and MMPS on 100
 held-out digits that are among these, so its figures flatter us a little.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,12 +19,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..algebra.streams import Streams
-from ..diffusion.level import Level
-from ..diffusion.run import Run
-from ..diffusion.schedule import Schedule
 from ..guidance.base import Guidance
-from ..guidance.ddnm import DDNM
 from ..guidance.pigdm import PiGDM
 from ..measurement.measurement import Measurement
 from ..measurement.noise import GaussianNoise
@@ -33,33 +27,20 @@ from ..measurement.smooth import smooth_inverse
 from ..operators.downscale import downscale
 from ..operators.inpainting import Inpainting
 from ..priors import digits
-from ..priors.flow import GrayFlow
 from ..priors.given import laid_out
 from ..priors.gray import GrayAsColour, Told
 from ..samplers.daps import DAPS
-from ..samplers.ddim import GuidedDDIM
-from ..samplers.flair import FLAIR
-from ..samplers.flow_dps import TRIPS, FlowDPS
-from ..samplers.latino import LATINO
 from ..samplers.mcgdiff import MCGDiff
 from ..samplers.split_gibbs import SplitGibbs
 from ..samplers.tds import TDS
 from .classifier import Classifier
-from .few_steps import flow_levels
+from .digits_few import drawn_rows, few_rows
 from .prior import ROOT, in_image_units, level, psnr, sample
 
 #: sampler, guidance, model calls for a picture and a step
 SAMPLERS = {
     "DAPS": (DAPS(2), Guidance, 2), "PnP-DM": (SplitGibbs(4, 0), Guidance, 4),
     "TDS, Pi-GDM": (TDS(8, batch=100), PiGDM, 8), "MCGDiff": (MCGDiff(16, batch=100), Guidance, 16),
-}  # fmt: skip
-
-
-#: models of their own kind, and what is for them: sampler, guidance
-FLOWS = {"flow": "digits_prior.safetensors"}
-FEW = {
-    "LATINO": (LATINO(), Guidance), "FlowDPS": (FlowDPS(), Guidance), "TriPS-T": (TRIPS, Guidance),
-    "FLAIR": (FLAIR(), Guidance), "DDNM, flow": (GuidedDDIM(1.0), DDNM),
 }  # fmt: skip
 
 
@@ -70,38 +51,8 @@ def digits_network(file: str) -> GrayAsColour:
     return network
 
 
-def flow_prior(file: str) -> Callable[[Tensor, Level], Tensor]:
-    """A flow model of RGB digits on pictures in [0, 1]."""
-    weights = {f"gray.{key}": value.float() for key, value in load_file(ROOT / "priors" / file).items()}
-    network = GrayFlow(**GrayFlow.config_from_state_dict(weights)).eval().requires_grad_(False)
-    network.load_state_dict(weights)
-
-    def prior(u: Tensor, t: Level) -> Tensor:
-        x, time = 2 * u - t.alpha, u.new_tensor([t.flow_time])
-        return (x - time * network(x, time) + 1) / 2
-
-    return prior
-
-
-def flow_rows(measurement: Measurement, half: str, agreement: Callable[[Tensor], float]) -> list[dict[str, Any]]:
-    """The methods for flow models and for few steps, on the digits as a flow model."""
-    rows, shape = [], measurement.y.shape
-    for model, file in FLOWS.items():
-        prior = flow_prior(file)
-        for steps in (4, 8, 28):
-            for name, (sampler, block) in FEW.items():
-                levels = [Level(alpha, sigma / 2, 2.0) for alpha, sigma, _ in flow_levels(steps)]
-                draw, flow = Streams(0, "sampling", shape[0]), Schedule("flow")
-                run = Run(prior, levels, [block(measurement)], draw, schedule=flow)
-                x = sampler(run, run.draw.normal(torch.zeros(shape)) / 2)
-                rows.append({
-                    "task": f"digits, {half} filled", "estimate": f"one sample ({name}, {model}), {steps} calls",
-                    "agreement": agreement(x),
-                })  # fmt: skip
-    return rows
-
-
-def digit_rows(quick: bool) -> list[dict[str, Any]]:
+def digit_rows(quick: bool, few: bool) -> list[dict[str, Any]]:
+    """few: only what `digits_few` measures."""
     network = digits_network("digits_prior.safetensors")
     prior = in_image_units(lambda x, sigma: network(x, sigma.log() / 4))
     classifier = Classifier(*digits.split(False))
@@ -135,6 +86,9 @@ def digit_rows(quick: bool) -> list[dict[str, Any]]:
         mask = torch.zeros(1, 1, 32, 32)
         mask[..., top:, left:] = 1
         measurement = Measurement.simulate(Inpainting(mask), clean, GaussianNoise(0.01), 0)
+        if few:
+            rows += few_rows(prior, measurement, half, agreement)
+            continue
         hidden = torch.where(mask > 0, 0.0, clean)
         drawn = [sample(prior, PiGDM(measurement), shape, steps, seed) for seed in range(many)]
         rows.append({
@@ -147,14 +101,14 @@ def digit_rows(quick: bool) -> list[dict[str, Any]]:
                 "task": f"digits, {half} filled", "estimate": f"one sample ({name}), {calls} calls",
                 "agreement": agreement(x),
             })  # fmt: skip
-        x = sample(prior, DDNM(measurement), shape, 30)
-        rows.append({
-            "task": f"digits, {half} filled", "estimate": "one sample (DDNM), 30 calls", "agreement": agreement(x),
-        })  # fmt: skip
-        rows += flow_rows(measurement, half, agreement)
         rows.append({"task": f"digits, {half} filled, {many} samples", **calibration(drawn, clean, mask)})
-    clear = seen(sample(prior, None, shape, steps, seed=1))[1] > seen(clean)[1].quantile(0.1)
-    share = round(clear.float().mean().item(), 3)
+
+    def clear(x: Tensor) -> float:
+        return round((seen(x)[1] > seen(clean)[1].quantile(0.1)).float().mean().item(), 3)
+
+    if few:
+        return rows + drawn_rows(shape, clear)
+    share = clear(sample(prior, None, shape, steps, seed=1))
     rows.append({"task": "digits, drawn: as clear as 90 % of the true ones", "share": share})
 
     measurement = Measurement.simulate(downscale(4, "box"), clean, GaussianNoise(digits.ENLARGER_NOISE), 0)
@@ -182,9 +136,10 @@ def digit_rows(quick: bool) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="50 digits, a rough answer in a minute or two")
+    parser.add_argument("--few", action="store_true", help="flow methods and few steps instead: see digits_few.py")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    print(json.dumps({"tasks": digit_rows(args.quick)}))
+    print(json.dumps({"tasks": digit_rows(args.quick, args.few)}))
 
 
 if __name__ == "__main__":

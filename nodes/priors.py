@@ -74,9 +74,9 @@ class DigitsPriorNode(io.ComfyNode):
             "whole digits, so it can fill large holes: made for learning and for tests.",
             inputs=[
                 io.Combo.Input(
-                    "form", options=["diffusion", "flow"], default="diffusion", optional=True,
-                    tooltip="diffusion: as it was trained. flow: the same as a flow model, such as SD3 and Flux are. Start with "
-                    "diffusion.",
+                    "form", options=["diffusion", "flow", "few steps"], default="diffusion", optional=True,
+                    tooltip="diffusion: as it was trained. flow: the same as a flow model, such as SD3 and Flux are. few steps: "
+                    "a flow model distilled to 4 to 8 steps, as Turbo and schnell are. Start with diffusion.",
                 ),
             ],
             outputs=[io.Model.Output("model", display_name="model")],

@@ -93,6 +93,17 @@ def gray_flow(file: str) -> GrayFlow:
     return made.requires_grad_(False)
 
 
+def test_few_steps_begin_with_a_digit():
+    """At pure noise the flow's x0_hat is the mean of all digits, and that of the form for few steps is one of them."""
+    x, t, spread, ends = noise(40, 3, 32, 32), torch.ones(1), {}, {}
+    for file in ("digits_prior", "digits_few"):
+        ends[file] = x - gray_flow(file)(x, t)
+        spread[file] = ends[file].var(0).mean().sqrt()
+    assert spread["digits_few"] > 4 * spread["digits_prior"]
+    ink = (digits(4) > 0).float().mean()
+    assert (ends["digits_few"] > 0).float().mean() == pytest.approx(ink.item(), rel=0.4)
+
+
 @pytest.mark.parametrize("sigma", [0.02, 0.5, 1.0])
 def test_the_model_of_the_host(host, sigma):
     """x0_hat of the MODEL is the gray network's at the mean of the channels."""

@@ -52,9 +52,9 @@ def load_digits_prior(form: str = "diffusion"):
     """The embedded digits prior as a MODEL of RGB pictures.
 
     Args:
-        form: "diffusion"; "flow", the same network as a flow model.
+        form: "diffusion"; "flow", the same network as a flow model; "few steps", a flow model distilled from it.
     """
-    weights = load_file(_PRIORS / "digits_prior.safetensors")
+    weights = load_file(_PRIORS / f"digits_{'few' if form == 'few steps' else 'prior'}.safetensors")
     if form == "diffusion":
         return _trained_here(weights)
     weights = {f"gray.{key}": value.float() for key, value in weights.items()}
