@@ -41,7 +41,7 @@ ACROSS = 1.6
 #: how many of the best points of the grid are looked at more closely
 STARTS = 3
 #: T
-TEMPERATURE = 6.0
+TEMPERATURE = 3.0
 #: largest side of a block; smallest side of a picture
 BLOCK, SMALLEST = 128, 64
 
