@@ -56,7 +56,7 @@ class BlurEstimate:
             None where there is no blur.
         confidence: probability of the kind, 0 to 1.
         probabilities: of all kinds.
-        noise: sigma of white noise in the picture, image units; without blur, no more than a bound.
+        noise: sigma of the noise, image units; where there is no blur no more than a bound.
     """
 
     kind: str

@@ -4,12 +4,13 @@ A picture x that was blurred by k and has white noise has, in expectation, the p
 
     E I(f) = e^{s(f)} P(f) + sigma^2,    P = |k_hat|^2 smeared by the window,    s(f) = log of the spectrum of x
 
-I is the mean over overlapping tapered blocks (Welch 1967, https://doi.org/10.1109/TAU.1967.1161901) and colours, and P
-is the transform of the kernel's autocorrelation times that of the taper, as in the debiased Whittle likelihood
+I is the mean over overlapping tapered blocks of the luminance (Welch 1967, https://doi.org/10.1109/TAU.1967.1161901), P
+the transform of the kernel's autocorrelation times that of the taper, as in the debiased Whittle likelihood
 (Sykulski et al. 2019, https://doi.org/10.1093/biomet/asy071). Photographs are alike in s (Torralba and Oliva 2003,
 https://doi.org/10.1088/0954-898X/14/3/302): a cubic in log f, harmonics of the angle, and a ridge along each axis,
 whose weights are normal around the means of `SHARP`. So is log I around its model, but for outliers, as Student's law.
-The weights and sigma are the most likely ones (Levenberg and Marquardt), and what remains is the evidence for a kernel.
+What a JPEG adds is no white noise, so that log sigma^2 has some such terms too (`NOISE`). All weights are the most
+likely ones (Levenberg and Marquardt), and what remains is the evidence for a kernel.
 """
 
 from __future__ import annotations
@@ -22,15 +23,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..operators.jpeg import TO_YCBCR
+
 #: mean and standard deviation of each weight among sharp training photographs (`bench blind_blur --learn`)
 SHARP = (
-    ((-4.84, 2.0), (-2.30, 0.62), (-0.60, 0.40), (-0.44, 0.22)),  # 1, u, u^2, u^3 with u = log(f / 0.2)
+    ((-4.87, 2.0), (-2.27, 0.62), (-0.61, 0.41), (-0.45, 0.22)),  # 1, u, u^2, u^3 with u = log(f / 0.2)
     ((0.0, 0.43), (0.0, 0.21), (0.0, 0.29), (0.0, 0.13)),  # (1, u) cos 2 phi, (1, u) sin 2 phi
     ((0.18, 0.26), (-0.08, 0.15), (0.0, 0.20), (0.0, 0.10)),  # 4 phi
     ((0.0, 0.12), (0.0, 0.09), (0.0, 0.11), (0.0, 0.06)),  # 6 phi
     ((0.07, 0.14), (0.0, 0.08), (0.0, 0.08), (0.0, 0.06)),  # 8 phi
     ((0.35, 0.72), (0.35, 0.72)),  # ridges where f_x = 0 and where f_y = 0, 0.012 wide
 )
+#: standard deviations of the log of the noise: level, f^2, u, (1, u) cos 4 phi, cos 8 phi, and the ridges; white noise
+#: has the level alone, a JPEG leaves little in the corners and more on the axes
+NOISE = (2.0, 10.0, 1.0, 1.0, 0.5, 0.5, 1.5, 1.5)
 #: variance of log I around its model: of textures, and of a periodogram, over the number of blocks
 TEXTURE, PERIODOGRAM = 0.12, 0.9
 #: degrees of freedom of Student's law; share of the frequencies that count, since the taper makes neighbours alike
@@ -60,11 +66,16 @@ class Spectrum:
     def __init__(self, picture: Tensor, side: int):
         window = taper(side)
         rows, columns = (_starts(length, side) for length in picture.shape[-2:])
-        blocks = torch.stack([picture[:, i : i + side, j : j + side] for i in rows for j in columns]).double()
+        grey = picture.double()
+        if len(picture) == 3:
+            grey = torch.einsum("c,chw->hw", torch.tensor(TO_YCBCR[0], dtype=torch.float64), grey)[None]
+        blocks = torch.stack([grey[0, i : i + side, j : j + side] for i in rows for j in columns])
         blocks = blocks - (blocks * window).sum((-2, -1), keepdim=True) / window.sum()
-        power = torch.fft.rfft2(blocks * window).abs().square().mean((0, 1))
+        power = torch.fft.rfft2(blocks * window).abs().square().mean(0)
         self.side, self.variance = side, TEXTURE + PERIODOGRAM / len(blocks)
         self.log_power = power[frequencies(side)[2]].clamp_min(1e-16).log().float()
+        # noise that is independent in red, green and blue is less in their mean
+        self.loss = 1 / math.sqrt(sum(share**2 for share in TO_YCBCR[0])) if len(picture) == 3 else 1.0
 
     def fit(self, smeared: Tensor, every: int = 1, rounds: int = 8) -> Fit:
         """Of each kernel.
@@ -74,17 +85,17 @@ class Spectrum:
             every: only each so many-th frequency, in haste.
             rounds: of Levenberg and Marquardt.
         """
-        mean, basis, squares = (each[::every] for each in _sharp(self.side))
+        mean, basis, floor, squares, mixed, floor_squares = (each[::every] for each in _terms(self.side))
         target, known = self.log_power[::every], mean + smeared[:, ::every].log()
-        spread = FREEDOM * self.variance
+        spread, n = FREEDOM * self.variance, basis.shape[1]
         weight = INDEPENDENT * every * (FREEDOM + 1) / spread  # Student's curvature at 0
         lowest = target.exp().quantile(0.1).log()
-        z = torch.zeros(len(smeared), basis.shape[1] + 1)  # the last one is that of the noise
+        z = torch.zeros(len(smeared), n + floor.shape[1])
         best, damping = torch.full((len(z),), -torch.inf), torch.ones(len(z))
         best_z, model, share = z, torch.zeros_like(known), torch.zeros_like(known)
         for turn in range(rounds + 1):
-            signal = known + z[:, :-1] @ basis.mT
-            trial = torch.logaddexp(signal, lowest - 0.5 + 2 * z[:, -1:])
+            signal = known + z[:, :n] @ basis.mT
+            trial = torch.logaddexp(signal, lowest - 0.5 + z[:, n:] @ floor.mT)
             value = -weight * spread / 2 * ((target - trial).square() / spread).log1p().sum(1) - z.square().sum(1) / 2
             better = value > best
             best, best_z = torch.where(better, value, best), torch.where(better[:, None], z, best_z)
@@ -93,16 +104,18 @@ class Spectrum:
             damping = torch.where(better, damping / 4, damping * 8)
             model = torch.where(better[:, None], trial, model)
             share = torch.where(better[:, None], (signal - trial).exp(), share)  # d model / d s
-            off = target - model
-            trust, rest = weight / (1 + off.square() / spread), 2 * (1 - share)
-            pull = torch.cat([(trust * off * share) @ basis, (trust * off * rest).sum(1, keepdim=True)], 1) - best_z
+            off, rest = target - model, 1 - share
+            trust = weight / (1 + off.square() / spread)
+            pull = torch.cat([(trust * off * share) @ basis, (trust * off * rest) @ floor], 1) - best_z
             curvature = torch.eye(z.shape[1]).repeat(len(z), 1, 1)
-            curvature[:, :-1, :-1] += ((trust * share**2) @ squares).unflatten(1, (basis.shape[1], -1))
-            curvature[:, :-1, -1] = curvature[:, -1, :-1] = (trust * share * rest) @ basis
-            curvature[:, -1, -1] += (trust * rest**2).sum(1)
+            curvature[:, :n, :n] += ((trust * share**2) @ squares).unflatten(1, (n, -1))
+            curvature[:, :n, n:] = ((trust * share * rest) @ mixed).unflatten(1, (n, -1))
+            curvature[:, n:, :n] = curvature[:, :n, n:].mT
+            curvature[:, n:, n:] += ((trust * rest**2) @ floor_squares).unflatten(1, (z.shape[1] - n, -1))
             curvature = curvature + torch.diag_embed(damping[:, None] * curvature.diagonal(dim1=1, dim2=2))
             z = best_z + torch.linalg.solve(curvature, pull)
-        return Fit(best, (0.5 * (lowest - 0.5) + best_z[:, -1]).exp())
+        noise = (lowest - 0.5 + best_z[:, n:] @ floor.mT).exp().mean(1).sqrt()
+        return Fit(best, noise * self.loss)
 
 
 def _starts(length: int, side: int) -> list[int]:
@@ -130,12 +143,15 @@ def frequencies(side: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @lru_cache(2)
-def _sharp(side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean of s, `F`, how it varies, `F K`, with weights of variance 1, and the products of that, `F K^2`."""
-    terms = harmonics(side)
+def _terms(side: int) -> tuple[Tensor, ...]:
+    """Mean of s, `F`; how s and the log of the noise vary, `F K`, `F L`, by weights of variance 1; their products."""
+    terms, (fy, fx, seen) = harmonics(side), frequencies(side)
     mean, deviation = torch.tensor([row for group in SHARP for row in group], dtype=torch.float64).unbind(1)
-    basis = (terms * deviation).float()
-    return (terms @ mean).float(), basis, (basis[:, :, None] * basis[:, None]).flatten(1)
+    basis, f = terms * deviation, (fx**2 + fy**2).sqrt()[seen]
+    level, u, *angular = terms[:, [0, 1, 8, 9, 16, 20, 21]].unbind(1)
+    floor = torch.stack([level, f**2, u, *angular], 1) * torch.tensor(NOISE)
+    products = [(a[:, :, None] * b[:, None]).flatten(1) for a, b in ((basis, basis), (basis, floor), (floor, floor))]
+    return tuple(each.float() for each in (terms @ mean, basis, floor, *products))
 
 
 def harmonics(side: int) -> Tensor:
