@@ -106,6 +106,7 @@ async ({kind, workflow}) => {
         const made = LiteGraph.createNode(kind);
         app.graph.add(made);
         const [width, height] = made.computeSize();
+        for (const widget of made.widgets ?? []) widget.value ??= "your file";
         made.setSize([Math.max(320, width), height]);
     }
     const node = app.graph._nodes.find(node => node.type === kind), {ds} = app.canvas;
