@@ -2,8 +2,9 @@
 
     by hand    one server; each picture uploaded, its prompt run and its result fetched, by a plain loop
     1, 2       the command's own pool on one server and on two, with its ledger, EXIF and table
+    overhead   of 1 over by hand, in seconds of the processor of client and server: other programs do not count
 
-Servers compute with one thread. The pictures differ, so that nothing comes from a cache; by hand and 1 take turns.
+Servers compute with one thread. The pictures differ, so that nothing comes from a cache; the cases take turns.
 
     python3 dev.py bench folders [--quick] [--pictures N] [--size N] [--repeats N]
 """
@@ -27,6 +28,7 @@ from PIL import Image
 from ..tools import environment, restore
 from ..tools.restore_graph import ends, filled, prompt_of
 from ..tools.server import CLONE, Server
+from .fuzz import busy
 
 
 def scans(folder: Path, numbers: range, size: int) -> list[Path]:
@@ -67,11 +69,12 @@ def main() -> None:
     workflow = CLONE / "workflows" / "inpaint_photo.json"
     graph, env = json.loads(workflow.read_text(encoding="utf-8")), environment.get(os.environ.get("COMFYUI_PATH"))
     seconds: dict[str, list[float]] = {"by hand": [], "1": [], "2": []}
+    computed: dict[str, list[float]] = {case: [] for case in seconds}
     with tempfile.TemporaryDirectory() as base, Server(env, cpu=True) as one, Server(env, cpu=True) as two:
         for turn in range(-1, 3 * repeats):  # the first turn, of each server, warms up
             case = ("by hand", "1", "2")[turn % 3] if turn >= 0 else "2"
             paths = scans(Path(base, str(turn)), range(1 + (turn + 1) * count, 1 + (turn + 2) * count), size)
-            start = time.monotonic()
+            start, begun = time.monotonic(), busy(one) + time.process_time()
             if case == "by hand":
                 by_hand(one, graph, paths)
             else:
@@ -80,12 +83,12 @@ def main() -> None:
                     restore.restore(paths[0].parent, Path(base, f"out{turn}"), workflow, urls, (None, None))
             if turn >= 0:
                 seconds[case].append(time.monotonic() - start)
-    least = {case: min(values) for case, values in seconds.items()}
-    for case, value in least.items():
-        print(f"{case:8s} {60 * count / value:8.1f} pictures a minute")
-    overhead = least["1"] / least["by hand"] - 1
+                computed[case].append(busy(one) + time.process_time() - begun)
+    for case, values in seconds.items():
+        print(f"{case:8s} {60 * count / min(values):8.1f} pictures a minute")
+    overhead = min(computed["1"]) / min(computed["by hand"]) - 1
     print(f"overhead {100 * overhead:7.1f} %")
-    print(json.dumps({"seconds": seconds, "overhead": overhead, "pictures": count, "size": size}))
+    print(json.dumps({"seconds": seconds, "computed": computed, "overhead": overhead, "pictures": count, "size": size}))
 
 
 if __name__ == "__main__":
