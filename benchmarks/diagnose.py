@@ -4,13 +4,13 @@
 
 Ten held-out photos; settings were chosen on training photographs.
 
-    told        192 pixels (256 where they are reduced to 64): the kinds that are named are those that are there, no more
-                and no less
+    told        192 pixels (256 where they are reduced to 64): the kinds that are named are those that are there, no
+                more and no less
     clean       what Solve makes of a photo in which nothing was found, PSNR to the photo
     damaged     the examples of *Damaged Old Photo*
     faded       192 pixels, grey, y = 0.35 + 0.4 x, noise 0.02, dust, a hole of 40 x 64 pixels: PSNR of the whole by
-                ours (Diagnose, Observe, Solve in 12 steps), and of biharmonic filling (scikit-image) of the true mask, with levels
-                by hand: the true ones, or black and white at the half percent ends
+                ours (Diagnose, Observe, Solve in 12 steps), and of biharmonic filling (scikit-image) of the true mask,
+                with levels by hand: the true ones, or black and white at the half percent ends
 
 Prints each target and what was reached; JSON last.
 """

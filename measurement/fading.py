@@ -1,8 +1,9 @@
 """Whether a picture has faded, y = a x + b, and what lies over it that has not.
 
-The brightness of the darkest and the brightest half percent of a photo is near black and near white: 0.10 and 0.87 in
-the mean over 315 crops of training photographs, four of which span less than `FADED`. The histogram of a photo has no
-gap; what was written, torn off or has fallen on a faded one since has a brightness beyond one.
+The brightness of the darkest and the brightest 1 / 2000 of a photo is near black and near white: 0.042 and 0.922 in the
+median of 100 crops of training photographs, which faded to 0.35 + 0.4 x with noise of 0.02 are restored to 27.2 dB by
+these, and to 25.4 by what half percent ends are. The histogram of a photo has no gap; what was written, torn off or has
+fallen on a faded one since has a brightness beyond one.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from torch import Tensor
 
 from ..operators.levels import Levels
 
-#: a photo that spans less, image units, from its darkest to its brightest half percent
-FADED = 0.42
-#: these two, and what they are in the mean
-ENDS, DARKEST, BRIGHTEST = (0.005, 0.995), 0.099, 0.872
+#: a photo that spans less, image units, from its darkest to its brightest 1 / 2000
+FADED = 0.5
+#: these two, and what they are in the median
+ENDS, DARKEST, BRIGHTEST = (0.0005, 0.9995), 0.042, 0.922
 #: width of a gap, image units; the part of the pixels that may lie in it; that may lie beyond it; bins of the histogram
 GAP, SPARSE, BEYOND, BINS = 0.1, 0.002, 0.3, 128
 
