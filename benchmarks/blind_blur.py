@@ -4,7 +4,7 @@
 
 Nothing was tuned on these photos. Motion has another angle on each. Prints each target and what was reached, a share of
 the photos; JSON last. `--learn` prints what was learned from N training photographs instead: the table `SHARP` of
-`measurement/spectrum.py`, and how often the kind is right beside what the confidence says, for several T.
+`measurement/spectrum.py`, and how often the kind is right beside what the confidence says.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..guidance.diffpir import PHOTOS as DEVIATION
 from ..guidance.diffpir import DiffPIR
-from ..measurement.blur_estimate import KERNELS, KINDS, TEMPERATURE, BlurEstimate, estimate_blur
+from ..measurement.blur_estimate import KERNELS, BlurEstimate, estimate_blur
 from ..measurement.measurement import Measurement
 from ..measurement.noise import ROUNDING, GaussianNoise
 from ..measurement.noise_level import estimated_level
@@ -164,15 +164,7 @@ def learn(count: int) -> dict[str, float]:
         print(*(f"({mean:.2f}, {deviation:.2f})" for mean, deviation in (next(rows) for _ in group)))
     found = list(cases(training(count), True))
     right = torch.tensor([kind == each.kind for kind, *_, each in found]).double()
-    truth = torch.tensor([KINDS.index(kind) for kind, *_ in found])
-    logits = TEMPERATURE * torch.tensor([[*each.probabilities.values()] for *_, each in found]).clamp_min(1e-30).log()
-    results = {"kind": right.mean().item()}
-    for temperature in (1, 2, 3, 4, 6, 8, 12):
-        log_p = (logits / temperature).log_softmax(1).double()
-        nats = -log_p.gather(1, truth[:, None]).mean().item()
-        results[f"T {temperature}: says"] = log_p.exp().amax(1).mean().item()
-        results[f"T {temperature}: nats"] = nats
-    return results
+    return {"kind": right.mean().item(), "says": float(np.mean([each.confidence for *_, each in found]))}
 
 
 PARTS: dict[str, Callable[[bool], dict[str, float]]] = {"blurs": blurs, "sizes": sizes, "repaired": repaired}
