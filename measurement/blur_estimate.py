@@ -42,8 +42,10 @@ GRID = {
 ACROSS = 1.6
 #: how many of the best points of the grid are looked at more closely
 STARTS = 3
-#: T over the size of the best evidence; log of the odds of no blur against each kind of blur
-TEMPERATURE, SHARP_ODDS = 0.01, 3.0
+#: T over the size of the best evidence
+TEMPERATURE = 0.01
+#: log p(kind), but for a constant: the more kernels a kind has, the more of them fit a sharp photo by chance
+LOG_ODDS = (0.0, -1.0, -2.0, -3.0)
 #: largest side of a block; smallest side of a picture
 BLOCK, SMALLEST = 128, 64
 
@@ -100,8 +102,7 @@ def estimate_blur(picture: Tensor) -> BlurEstimate:
         starts = [thetas[own[index]][1] for index in rough[own].topk(min(STARTS, len(own))).indices.tolist()]
         found[kind] = _refined(spectra, kind, starts)
     evidence = torch.tensor([found[kind][0] for kind in KINDS])
-    logits = evidence / (TEMPERATURE * evidence.max().abs().clamp_min(1.0))
-    logits[KINDS.index("none")] += SHARP_ODDS
+    logits = evidence / (TEMPERATURE * evidence.max().abs().clamp_min(1.0)) + torch.tensor(LOG_ODDS)
     probabilities = dict(zip(KINDS, logits.softmax(0).tolist(), strict=True))
     kind = max(KINDS, key=probabilities.__getitem__)
     theta = found[kind][1]
