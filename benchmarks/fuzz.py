@@ -224,7 +224,7 @@ def judged(entry: dict[str, Any], late: float) -> Answer:
 
 def sentence(text: str) -> bool:
     """Whether a refusal is one sentence of a readable length that says what to change."""
-    good = text[:1].isupper() or text[:1].isdigit()
+    good = text[:1].isupper() or text[:1].isdigit() or "." in text.partition(" ")[0]  # the name of a file
     return good and text.endswith(".") and "\n" not in text and ". " not in text and len(text) < LONG
 
 
