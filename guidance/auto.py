@@ -115,8 +115,10 @@ def steepness(measurement: Measurement, iterations: int = 10) -> float:
 
 
 def _as_strong_as_pixels(measurement: Measurement) -> bool:
-    """Whether no direction that is measured at all is less than half as strong as another: noise, masks, fading."""
-    return weakest(measurement.operator, measurement.y, relative=True) >= 0.5
+    """Whether what is measured is pixels, however faded, or has singular values of a half or more: noise, masks,
+    orthonormal transforms."""
+    operator = measurement.operator
+    return operator.local or weakest(operator, measurement.y) >= 0.5
 
 
 def rounds(operator: Operator) -> bool:

@@ -21,17 +21,12 @@ def pseudo_reciprocal(s: Tensor) -> Tensor:
     return torch.where(s.abs() > tiny, 1 / s.masked_fill(s.abs() <= tiny, 1.0), 0.0)
 
 
-def weakest(operator: LinearOperator, y: Tensor, relative: bool = False) -> float:
-    """The smallest singular value that is not zero, for measurements like y; 0 where it is not known.
-
-    relative: as a share of the largest one.
-    """
+def weakest(operator: LinearOperator, y: Tensor) -> float:
+    """The smallest singular value that is not zero, for measurements like y; 0 where it is not known."""
     if not isinstance(operator, SpectralOperator):
         return 0.0
     s = operator.singular_values(y.new_empty(0, *operator.image_shape(tuple(y.shape))))
-    tiny = torch.finfo(s.dtype).tiny
-    smallest = 1 / max(pseudo_reciprocal(s).max().item(), tiny)
-    return smallest / max(s.max().item(), tiny) if relative else smallest
+    return 1 / max(pseudo_reciprocal(s).max().item(), torch.finfo(s.dtype).tiny)
 
 
 class SpectralOperator(LinearOperator):

@@ -29,6 +29,7 @@ from posterior.guidance.timing import SCHEDULES, Timing
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise, PoissonNoise
 from posterior.operators.base import Operator
+from posterior.operators.compose import compose
 from posterior.operators.convolution import CircularConvolution
 from posterior.operators.dense import Dense
 from posterior.operators.downscale import downscale
@@ -36,6 +37,7 @@ from posterior.operators.identity import Identity, Scale
 from posterior.operators.inpainting import Inpainting
 from posterior.operators.jpeg import JPEG
 from posterior.operators.kernels import gaussian
+from posterior.operators.levels import Levels
 from posterior.operators.phase_retrieval import CodedDiffraction, PhaseRetrieval
 from posterior.operators.sensing import Subsampled
 from posterior.operators.varying_blur import VaryingBlur
@@ -294,6 +296,7 @@ def test_the_automatic_step_allows_for_steep_damage(operator: Operator, norm: fl
     [
         (Inpainting(torch.eye(16)[None, None]), 1.0),
         (Identity(), 1.0),
+        (compose(Inpainting(torch.eye(16)[None, None]), Levels(0.4, 0.3)), 1.0),
         (Subsampled("dct", 0.3), 1.0),
         (CircularConvolution(gaussian(1.0)), 0.25),
         (downscale(4), 0.25),

@@ -49,9 +49,10 @@ def with_tiny_checkpoint(workflow: dict, server: Server, host: Callable[[], obje
         save(server.base / "models" / folder / name)
     prompt = to_prompt(workflow, server.object_info())
     for node in prompt.values() if names else ():
-        node["inputs"] |= {"PosteriorExamplePhoto": {"size": 128}, "PosteriorSolve": {"steps": 4}}.get(
-            node["class_type"], {}
-        )
+        node["inputs"] |= {
+            "PosteriorExamplePhoto": {"size": 128}, "PosteriorSolve": {"steps": 4},
+            "PosteriorSuperResolution": {"factor": 2},
+        }.get(node["class_type"], {})  # fmt: skip
         if node["class_type"] == "CLIPTextEncode" and "UNETLoader" in names:  # text encoders are too large for a test
             family = FAMILIES[names["UNETLoader"]]
             node |= {
