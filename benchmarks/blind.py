@@ -110,18 +110,28 @@ def noise(quick: bool) -> dict[str, float]:
 PARTS: dict[str, Callable[[bool], dict[str, float]]] = {"jpeg": jpeg, "noise": noise, "marks": marks}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one offset for each photo")
-    parser.add_argument("--part", choices=PARTS, action="append", help="only this (may be repeated)")
+def run_parts(parts: dict[str, Callable[[bool], dict[str, float]]], words: str, quick: str) -> None:
+    """The command of a benchmark of parts, which give what was reached of each target.
+
+    Args:
+        words: for --help.
+        quick: what --quick does.
+    """
+    parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--part", choices=parts, action="append", help="only this (may be repeated)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = {}
-    for part in options.part or PARTS:
-        results[part] = PARTS[part](options.quick)
+    for part in options.part or parts:
+        results[part] = parts[part](options.quick)
         for target, reached in results[part].items():
-            print(f"{part:10} {target:45} {reached:.3f}", flush=True)
+            print(f"{part:10} {target:55} {reached:.3f}", flush=True)
     print(json.dumps(results))
+
+
+def main() -> None:
+    run_parts(PARTS, __doc__, "one offset for each photo")
 
 
 if __name__ == "__main__":

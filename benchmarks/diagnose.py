@@ -17,8 +17,6 @@ Prints each target and what was reached; JSON last.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable
 
 import numpy as np
@@ -34,7 +32,7 @@ from ..photos import PHOTOS, load_damage
 from ..photos.damaged import load_damaged
 from ..tests.inside_host import Host
 from ..tools import environment
-from .blind import dust, photo, saved
+from .blind import dust, photo, run_parts, saved
 
 #: of *Damaged Old Photo*
 TRUTH = {
@@ -155,17 +153,7 @@ PARTS: dict[str, Callable[[bool], dict[str, float]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="three photos")
-    parser.add_argument("--part", choices=PARTS, action="append", help="only this (may be repeated)")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    results = {}
-    for part in options.part or PARTS:
-        results[part] = PARTS[part](options.quick)
-        for target, reached in results[part].items():
-            print(f"{part:10} {target:55} {reached:.3f}", flush=True)
-    print(json.dumps(results))
+    run_parts(PARTS, __doc__, "three photos")
 
 
 if __name__ == "__main__":
