@@ -50,6 +50,8 @@ READABLE = 64
 RIM = 1
 #: brightness below and above which a mark is dust, scratch or lettering; the photo's own thin things are in between
 DARK, BRIGHT = 0.12, 0.88
+#: confidence above which a blur is one: to divide by a blur that is not there does harm, and filled pixels look smooth
+LIKELY = 0.5
 #: a share of lost pixels below which they are taken for the picture's own
 STRAY = 2e-4
 
@@ -151,7 +153,7 @@ def diagnose(
         noise = white_level(image, lost) if jpeg is None else noise_before(image, jpeg)
     if "blur" in looked and jpeg is None:
         seen = estimate_blur(filled)
-        blur = None if seen.operator is None else seen
+        blur = seen if seen.operator is not None and seen.confidence > LIKELY else None
     if "noise" in looked and jpeg is None and blur is None:
         spectrum = noise_spectrum(filled)
         if spectrum.coloured:
