@@ -23,7 +23,7 @@ from ..guidance.diffpir import DiffPIR
 from ..measurement.blur_estimate import KERNELS, BlurEstimate, estimate_blur
 from ..measurement.measurement import Measurement
 from ..measurement.noise import ROUNDING, GaussianNoise
-from ..measurement.noise_level import estimated_level
+from ..measurement.plain_noise import estimated_level
 from ..measurement.quality import psnr
 from ..measurement.spectrum import SHARP, Spectrum, harmonics
 from ..measurement.true_size import true_size

@@ -23,8 +23,8 @@ from ..diffusion.run import Run
 from ..guidance.auto import automatic
 from ..measurement.coloured_noise import ColouredNoise, blotches
 from ..measurement.measurement import Measurement
-from ..measurement.noise_level import estimated_level
 from ..measurement.noise_spectrum import blotches_in
+from ..measurement.plain_noise import estimated_level
 from ..operators.identity import Identity
 from ..photos import PHOTOS
 from ..samplers.annealed import AnnealedRestoration

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..algebra.devices import precise
 from ..algebra.refusal import Refusal
-from .noise import ROUNDING
 
 #: side of a block in coefficients (twice as many pixels)
 BLOCK = 8
@@ -60,12 +59,6 @@ def noise_level(image: Tensor) -> Tensor:
         usable = energies[cuts <= 0.05]
         levels.append((usable if len(usable) else energies).quantile(SHARE) / expected)
     return torch.stack(levels).sqrt().float()
-
-
-def estimated_level(image: Tensor) -> float:
-    """`noise_level`, the mean over a batch, and 0 where it is no more than the rounding of 8 bits."""
-    level = noise_level(image).mean().item()
-    return level if level > 2 * ROUNDING else 0.0
 
 
 #: gains and read-out deviations among which the noise curve is looked for, image units

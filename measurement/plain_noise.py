@@ -13,8 +13,10 @@ white noise's is the same in any orthonormal basis: with s_1^2 = N + T and s_2^2
 
     N = (4 s_1^2 - s_2^2) / 3
 
-On forty crops of training photographs (256 pixels) with noise of 0.01 the colours give 0.0098 to 0.0109, and 0.0003 to
-0.0027 where there is none.
+On 48 squares of training photographs (256 pixels, 8 bits) with noise of 0.005, 0.01, 0.02 and 0.05 the colours are
+within 20 % on 98, 100, 100 and 98 %, `noise_level` on 58, 75, 79 and 94; where there is none they give 0 to 0.0028, it
+up to 0.032. The mean of the posterior at what they say is 3.0, 4.4, 5.8 and 7.8 dB above the noisy photo (24 squares of
+128 pixels), within 0.05 of that at the true level, and 0.2, 2.9, 5.2 and 7.6 at what `noise_level` says.
 """
 
 from __future__ import annotations
@@ -24,10 +26,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..algebra.devices import precise
-from .noise_level import BLOCK, SHARE, chi_squared_quantile, diagonal_wavelet
+from .noise import ROUNDING
+from .noise_level import BLOCK, SHARE, chi_squared_quantile, diagonal_wavelet, noise_level
 
 #: less noise than this, image units, is not told from what a camera or a change of size leaves
 LEAST = 0.006
+#: as little is told from the rounding of 8 bits where there is no reason to believe the picture clean
+SEEN = 3 * ROUNDING
 #: part of the finest coefficients' deviation that noise must have in a grey picture, else they are texture
 PART = 0.5
 #: colours that differ by no more, image units, are equal but for rounding
@@ -47,18 +52,50 @@ def white_level(image: Tensor, lost: Tensor | None = None) -> float:
         lost: `1 1 H W`, 1 where a pixel does not belong to the photo.
     """
     image = precise(image)
-    unfit = ((image <= 0) | (image >= 1)).to(image).amax(1, keepdim=True)  # noise is cut off there
-    unfit = unfit if lost is None else torch.maximum(unfit, lost.to(unfit))
-    if is_grey(image):
-        grey = image[:, :1]
-        first = _variance(diagonal_wavelet(grey), unfit, BLOCK, 2)
-        second = _variance(diagonal_wavelet(_halved(grey)), unfit, BLOCK // 2, 4)
-        level = ((4 * first - second) / 3).clamp_min(0).sqrt().item()
-        return level if level > max(LEAST, PART * first.sqrt().item()) else 0.0
+    unfit = _unfit(image) if lost is None else torch.maximum(_unfit(image), lost.to(image))
+    level = _by_scales(image[:, :1], unfit) if is_grey(image) else _by_colours(image, unfit)
+    return level if level > LEAST else 0.0
+
+
+def estimated_level(images: Tensor) -> float:
+    """sigma of the white noise of pictures of which nothing else is known, the mean over a batch, image units.
+
+    As `white_level`, but from three times the rounding of 8 bits on, below which it is 0; and where the colours have no
+    noise of their own (film, JPEG), by the scales of the brightness.
+
+    Args:
+        images: `B C H W` in [0, 1], C = 3 or 1, at least 64 x 64.
+
+    Raises:
+        Refusal: when a side is shorter.
+    """
+    noise_level(images)  # refuses what is too small
+    return sum(_any_level(image[None]) for image in precise(images)) / len(images)
+
+
+def _any_level(image: Tensor) -> float:
+    unfit = _unfit(image)
+    level = 0.0 if is_grey(image) else _by_colours(image, unfit)
+    level = level if level > SEEN else _by_scales(image.mean(1, keepdim=True), unfit)
+    return level if level > SEEN else 0.0
+
+
+def _unfit(image: Tensor) -> Tensor:
+    """`1 1 H W`, 1 where a noise was cut off."""
+    return ((image <= 0) | (image >= 1)).to(image).amax(1, keepdim=True)
+
+
+def _by_colours(image: Tensor, unfit: Tensor) -> float:
     red, green, blue = image.split(1, 1)
     opposed = (red - green) / 2**0.5, (red + green - 2 * blue) / 6**0.5
-    level = min(_variance(diagonal_wavelet(plane), unfit, BLOCK, 2).sqrt().item() for plane in opposed)
-    return level if level > LEAST else 0.0
+    return min(_variance(diagonal_wavelet(plane), unfit, BLOCK, 2).sqrt().item() for plane in opposed)
+
+
+def _by_scales(grey: Tensor, unfit: Tensor) -> float:
+    first = _variance(diagonal_wavelet(grey), unfit, BLOCK, 2)
+    second = _variance(diagonal_wavelet(_halved(grey)), unfit, BLOCK // 2, 4)
+    level = ((4 * first - second) / 3).clamp_min(0).sqrt().item()
+    return level if level > PART * first.sqrt().item() else 0.0
 
 
 def _halved(x: Tensor) -> Tensor:

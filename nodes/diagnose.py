@@ -8,8 +8,9 @@ from comfy_api.latest import io
 from ..algebra.refusal import Refusal
 from ..measurement.jpeg_tables import compression
 from ..measurement.measurement import require_finite
-from ..measurement.noise_level import noise_curve, noise_level
+from ..measurement.noise_level import noise_curve
 from ..measurement.noise_spectrum import noise_spectrum
+from ..measurement.plain_noise import estimated_level
 from ..measurement.scratches import scratches
 from .report import share_in_words, spoken
 from .search import found_by
@@ -97,13 +98,13 @@ class EstimateNoiseNode(io.ComfyNode):
     def execute(cls, image) -> io.NodeOutput:
         x = planes(image)
         require_finite(x)
-        levels, (gain, read) = noise_level(x), noise_curve(x[:1])
-        report = f"noise level {', '.join(f'{level:.4f}' for level in levels.tolist())} (white is 1): the sigma_y for Observe."
-        if levels.min() < 0.01:
+        levels, (gain, read) = [estimated_level(each[None]) for each in x], noise_curve(x[:1])
+        report = f"noise level {', '.join(f'{level:.4f}' for level in levels)} (white is 1): the sigma_y for Observe."
+        if min(levels) < 0.01:
             report += " A JPEG or an enlarged picture hides some of its noise: take at least 0.01 there."
         if gain > max(0.0005, read**2):
             report += f" It grows with brightness: gain {gain:.4f} and read-out noise {read:.4f} describe it better."
-        level, found = levels.mean().item(), noise_spectrum(x[:1])
+        level, found = sum(levels) / len(levels), noise_spectrum(x[:1])
         if not found.coloured:
             return spoken(level, report, gain, read, 0.0, text=report)
         level, blotch = found.total, found.length.median().item()

@@ -11,8 +11,8 @@ from ..measurement.coloured_noise import blotches
 from ..measurement.measurement import Measurement as Measured
 from ..measurement.measurement import combine, require_finite
 from ..measurement.noise import GaussianNoise, Noise, PoissonNoise
-from ..measurement.noise_level import estimated_level
 from ..measurement.noise_spectrum import blotches_in
+from ..measurement.plain_noise import estimated_level
 from .report import fit_in_words, spoken
 from .search import found_by
 from .sockets import Measurement, Operator, hole, picture, planes

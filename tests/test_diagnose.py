@@ -9,7 +9,8 @@ from torch import Tensor
 
 from posterior.measurement.jpeg_tables import compression
 from posterior.measurement.noise import GaussianNoise, PoissonNoise
-from posterior.measurement.noise_level import estimated_level, noise_curve
+from posterior.measurement.noise_level import noise_curve, noise_level
+from posterior.measurement.plain_noise import estimated_level
 from posterior.measurement.scratches import scratches
 from posterior.operators import kernels
 from posterior.operators.convolution import convolution
@@ -74,6 +75,15 @@ def test_rounding_counts_as_no_noise():
     assert estimated_level((255 * smooth).round() / 255) == 0
     noisy = GaussianNoise(0.02).sample(smooth, 0)
     assert estimated_level(noisy) == pytest.approx(0.02, rel=0.15)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.005, 0.01, 0.05])
+def test_texture_is_no_noise(sigma: float):
+    """A stream is texture everywhere: its smoothest tenth passes for 0.03. It has noise of its own, of 0.0035."""
+    noisy = GaussianNoise(sigma).sample(photo(256, "stream"), 0)
+    noisy = (255 * noisy.clamp(0, 1)).round() / 255
+    found = estimated_level(torch.cat([noisy, noisy]))
+    assert found == pytest.approx((sigma**2 + 0.0035**2) ** 0.5, rel=0.15) and noise_level(noisy) > found
 
 
 @pytest.mark.parametrize("colour", [(1.0, 1.0, 1.0), (0.96, 0.96, 0.93)])
