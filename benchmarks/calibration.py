@@ -131,7 +131,7 @@ def mixture_problem() -> tuple[GaussianMixture, Operator, float]:
 def hole_problem() -> tuple[Gaussian, Operator, float]:
     """A smooth texture, covariance exp(-d^2 / 4) and a grain, with a hole of 2 x 2 pixels."""
     place = torch.cartesian_prod(torch.arange(4.0, dtype=F64), torch.arange(4.0, dtype=F64))
-    covariance = (-torch.cdist(place, place) ** 2 / 4).exp() + 0.01 * torch.eye(16, dtype=F64)
+    covariance = (-(torch.cdist(place, place) ** 2) / 4).exp() + 0.01 * torch.eye(16, dtype=F64)
     hole = torch.zeros(1, 1, 4, 4, dtype=F64)
     hole[..., 1:3, 2:] = 1
     return Gaussian.from_covariance(torch.zeros(1, 4, 4, dtype=F64), covariance), Inpainting(hole), 0.2

@@ -140,6 +140,7 @@ def restore(prior: Prior, measurement: Measurement, steps: int = 30) -> Tensor:
 def data_step(measurement: Measurement) -> Guidance:
     return DiffPIR(measurement, trust=0.23) if measurement.noisy else DDNM(measurement, smooth=True)
 
+
 ANCESTRAL = GuidedDDIM(1.0)
 
 

@@ -1,9 +1,9 @@
 """Days of use in minutes: good prompts of two clients, many of them cancelled at random; the last line is JSON.
 
-    memory     that the server holds after each tenth, over that when each method had run once, at most; so objects
-    cancel     seconds of the processor from a Cancel to the end of its prompt: the median, the longest and its method
+memory     that the server holds after each tenth, over that when each method had run once, at most; so objects
+cancel     seconds of the processor from a Cancel to the end of its prompt: the median, the longest and its method
 
-    python3 dev.py bench soak [--quick] [--prompts N] [--seed N]
+python3 dev.py bench soak [--quick] [--prompts N] [--seed N]
 """
 
 from __future__ import annotations

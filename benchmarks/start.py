@@ -1,9 +1,9 @@
 """What the pack adds to the start of ComfyUI, in seconds of the processor; the last line is JSON.
 
-    import     of all nodes and their schemas, into a host that is there already; the least of some fresh processes
-    again      the same where the files of compiled Python have to be made first, as after an installation
+import     of all nodes and their schemas, into a host that is there already; the least of some fresh processes
+again      the same where the files of compiled Python have to be made first, as after an installation
 
-    python3 dev.py bench start [--quick] [--repeats N]
+python3 dev.py bench start [--quick] [--repeats N]
 """
 
 from __future__ import annotations

@@ -41,9 +41,7 @@ class Gathered:
         self.kept = more if self.kept is None else torch.cat([self.kept, more])
 
 
-def gather(
-    patcher, path: Path, count: int, keep: int, chunk: int, sample: Callable[[int, int], Tensor]
-) -> Gathered:
+def gather(patcher, path: Path, count: int, keep: int, chunk: int, sample: Callable[[int, int], Tensor]) -> Gathered:
     """`count` samples; an interrupt after the first chunk ends it with what is there.
 
     Args:

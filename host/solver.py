@@ -1,8 +1,8 @@
 """What was told of the damage, checked against the photo, and then the best known path to the pictures.
 
-    the photo contradicts it, or it is a guess     taken as the photo shows it (`measurement.as_seen`)
-    a guess that no formula reads off the photo    found with the picture (`samplers.blind`), then taken as found
-    a restoration that misses what was seen        made again with the noise that it left (`unexplained`)
+the photo contradicts it, or it is a guess     taken as the photo shows it (`measurement.as_seen`)
+a guess that no formula reads off the photo    found with the picture (`samplers.blind`), then taken as found
+a restoration that misses what was seen        made again with the noise that it left (`unexplained`)
 """
 
 from __future__ import annotations

@@ -61,9 +61,7 @@ def beyond_gaps(image: Tensor) -> Tensor:
     starts = torch.arange(BINS - width + 1)
     below, above = up_to[starts], 1 - up_to[starts + width]
     empty = 1 - below - above <= SPARSE
-    dark, bright = (
-        (starts[empty & (part > 1e-9) & (part <= BEYOND)] + width // 2).double() for part in (below, above)
-    )
+    dark, bright = ((starts[empty & (part > 1e-9) & (part <= BEYOND)] + width // 2).double() for part in (below, above))
     beyond = torch.zeros_like(place, dtype=torch.bool)
     if len(dark):
         beyond |= place < dark.mean()

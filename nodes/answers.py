@@ -50,13 +50,17 @@ def sampled(
 ) -> tuple[Gathered, Path]:  # fmt: skip
     """The samples, and how they were made."""
     if len(measurement.y) > 1:
-        raise Refusal("The measurement holds several pictures; take samples of one at a time (ImageFromBatch before Observe).")
+        raise Refusal(
+            "The measurement holds several pictures; take samples of one at a time (ImageFromBatch before Observe)."
+        )
     positive, negative = prompts(model, positive, negative, cfg)
     if sampler is None:
         path = choose(model, measurement, steps, False, guidance or (), vae, effort, cfg)
     else:
         levels = sampling_sigmas(model, steps) if sigmas is None else sigmas
-        path = Path(measurement, sampler, levels, "noise", "sample", f"samples by a sampler of yours; {len(levels) - 1} steps")
+        path = Path(
+            measurement, sampler, levels, "noise", "sample", f"samples by a sampler of yours; {len(levels) - 1} steps"
+        )
 
     def sample(first: int, number: int) -> torch.Tensor:
         return path.run(model, number, positive, negative, cfg, seed, vae, first=first)
@@ -148,7 +152,11 @@ class MMSEEstimateNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, measurement, samples, **run) -> io.NodeOutput:
-        own = posterior_mean_only(model, measurement, run.get("vae")) if not run.get("guidance") and not run.get("sampler") else None
+        own = (
+            posterior_mean_only(model, measurement, run.get("vae"))
+            if not run.get("guidance") and not run.get("sampler")
+            else None
+        )
         if own is not None:
             conditions = prompts(model, run.get("positive"), run.get("negative"), run["cfg"])
             mean = own.run(model, 1, *conditions, run["cfg"], run["seed"])[:1]
@@ -217,7 +225,9 @@ class PosteriorStatisticsNode(io.ComfyNode):
             words.append(mean_fit_in_words(measurement, x))
         if reference is not None:
             inside = found.coverage(planes(reference)[0])
-            verdict = "too sure" if inside < found.level - 0.1 else "too unsure" if inside > found.level + 0.1 else "well"
+            verdict = (
+                "too sure" if inside < found.level - 0.1 else "too unsure" if inside > found.level + 0.1 else "well"
+            )
             words.append(
                 f"the true picture lies inside the ranges for {inside:.0%} of the numbers, {found.level:.0%} if the samples are "
                 f"exact: they are {'calibrated ' if verdict == 'well' else ''}{verdict}"

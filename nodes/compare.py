@@ -151,7 +151,9 @@ class EvidenceNode(io.ComfyNode):
 
 def _evidence(record: dict) -> float:
     if "log-evidence" not in record:
-        raise Refusal("This record holds no evidence; connect the record of a particle sampler (MCGDiff, TDS, FPS-SMC ...).")
+        raise Refusal(
+            "This record holds no evidence; connect the record of a particle sampler (MCGDiff, TDS, FPS-SMC ...)."
+        )
     return torch.as_tensor(record["log-evidence"]).double().mean().item()
 
 

@@ -16,7 +16,9 @@ class IdentityNode(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return operator_schema(
-            "PosteriorIdentity", "Noise Only (Remove Noise, Grain)", "The picture is all there, but noisy. Solving removes the noise."
+            "PosteriorIdentity",
+            "Noise Only (Remove Noise, Grain)",
+            "The picture is all there, but noisy. Solving removes the noise.",
         )
 
     @classmethod

@@ -291,4 +291,6 @@ def jpeg_files() -> list[str]:
     return sorted(path.name for path in Path(folder_paths.get_input_directory()).glob("*") if is_jpeg(path.name))
 
 
-NODES = [GrayscaleNode, OverexposureNode, GammaNode, ScaleNode, LevelsNode, FewerColoursNode, PaletteNode, JPEGNode, ReadJPEGNode]
+NODES = [
+    GrayscaleNode, OverexposureNode, GammaNode, ScaleNode, LevelsNode, FewerColoursNode, PaletteNode, JPEGNode, ReadJPEGNode,
+]  # fmt: skip

@@ -57,7 +57,9 @@ class UpscaleToNode(io.ComfyNode):
             "Super-Resolution (Upscale to Size)",
             "The picture was made smaller. Solving brings it to a size of your choice, whole factor or not.",
             [
-                io.Image.Input("image", tooltip="The small picture; only its size is used here. Observe the same picture."),
+                io.Image.Input(
+                    "image", tooltip="The small picture; only its size is used here. Observe the same picture."
+                ),
                 side("width"),
                 side("height"),
                 kernel_input(),

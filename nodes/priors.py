@@ -253,7 +253,8 @@ class DigitsEnlargerNode(io.ComfyNode):
             "the supervised way, to compare with.",
             inputs=[
                 io.Image.Input(
-                    "small", tooltip="A digit of 8 x 8 pixels: means of 4 x 4 pixels, with a noise of 0.05 in brightness."
+                    "small",
+                    tooltip="A digit of 8 x 8 pixels: means of 4 x 4 pixels, with a noise of 0.05 in brightness.",
                 ),
             ],
             outputs=[io.Model.Output("model", display_name="model")],

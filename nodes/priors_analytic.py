@@ -120,9 +120,7 @@ class ExactPosteriorNode(io.ComfyNode):
     @classmethod
     def execute(cls, model, measurement, count, seed) -> io.NodeOutput:
         exact = exact_posterior(model, measurement, count, seed)
-        return io.NodeOutput(
-            picture(exact.mean), picture(exact.samples), picture(exact.deviation), exact.log_evidence
-        )
+        return io.NodeOutput(picture(exact.mean), picture(exact.samples), picture(exact.deviation), exact.log_evidence)
 
 
 NODES = [GaussianPriorNode, MixturePriorNode, TexturePriorNode, ExactPosteriorNode]

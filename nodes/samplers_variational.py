@@ -60,7 +60,11 @@ class VariationalGaussianNode(MeasuredSamplerNode):
         Setting("inner", "Steps (model calls) at each noise level. Start with 10.", 1, 1000),
         Setting("hold", "Further steps at the last level, ever smaller. Start with 100.", 0, 10000),
         Setting(
-            "rate", least=0.001, most=1.0, step=0.001, fine=True,
+            "rate",
+            least=0.001,
+            most=1.0,
+            step=0.001,
+            fine=True,
             tooltip="How far a number may move in one step, -1 to 1 is black to white. Start with 0.05.",
         ),
         Setting("answer", "mean: the fitted mean. sample: a draw around it. Start with mean."),

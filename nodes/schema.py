@@ -95,9 +95,7 @@ class MethodNode(io.ComfyNode):
     @classmethod
     def settings(cls, given: dict[str, Any]) -> dict[str, Any]:
         """The fields of the method for what the inputs hold; optional ones that are not there keep their default."""
-        return {
-            setting.field: setting.value(given[setting.name]) for setting in cls.SETTINGS if setting.name in given
-        }
+        return {setting.field: setting.value(given[setting.name]) for setting in cls.SETTINGS if setting.name in given}
 
 
 class GuidanceNode(MethodNode):
@@ -140,7 +138,9 @@ class MeasuredSamplerNode(SamplerNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         schema = sampler_schema(*cls.HEAD, *cls.inputs(), later=cls.inputs(later=True))
-        vae = io.Vae.Input("vae", optional=True, tooltip="Needed for latent models (SD, SDXL, Flux ...): their own VAE.")
+        vae = io.Vae.Input(
+            "vae", optional=True, tooltip="Needed for latent models (SD, SDXL, Flux ...): their own VAE."
+        )
         schema.inputs = [
             Measurement.Input("measurement", tooltip="What was seen."),
             *cls.inputs(), vae, *cls.inputs(later=True),

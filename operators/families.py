@@ -1,7 +1,7 @@
 """The families of operators with unknown parameters; those that are not blurs (`blur_families`) are here.
 
-    levels   y = a x + b    dy/da = x, dy/db = 1
-    gamma    y = x^g        dy/dg = y log x
+levels   y = a x + b    dy/da = x, dy/db = 1
+gamma    y = x^g        dy/dg = y log x
 """
 
 from __future__ import annotations

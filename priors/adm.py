@@ -177,9 +177,7 @@ class ADM(nn.Module):
                 for block in blocks[name]
             )
 
-        self.time_embed = nn.Sequential(
-            make.linear(waves, embedding), nn.SiLU(), make.linear(embedding, embedding)
-        )
+        self.time_embed = nn.Sequential(make.linear(waves, embedding), nn.SiLU(), make.linear(embedding, embedding))
         if classes:
             self.label_emb = make.embedding(classes, embedding)
         self.input_blocks, self.output_blocks = stage("input_blocks"), stage("output_blocks")

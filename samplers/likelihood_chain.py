@@ -194,4 +194,3 @@ class Curvature:
             v = (here - evidence(self.measurement, x + step)[1]) / far
         self._direction = v
         return sample_norm(v)
-

@@ -235,9 +235,7 @@ def test_vaes_and_prompts(server: Server, host) -> None:
         r"This model needs a prompt", r"With a cfg of 3 this model needs a negative prompt as well",
     )  # fmt: skip
     without = r"This model works on latents, so guidance needs its VAE"
-    nan = (
-        r"The VAE makes NaN or infinite values; run it at full precision \(--fp32-vae\), or connect another one\."
-    )
+    nan = r"The VAE makes NaN or infinite values; run it at full precision \(--fp32-vae\), or connect another one\."
     cases = {}
     for family in ("sd15", "sdxl", "sd3"):
         graph = Graph()

@@ -161,9 +161,14 @@ def test_projections_on_decoded_pictures(name, kind, sigma):
         rho = (sigma / ratio) ** 2 if name == "DiffPIR" else 1 / 4
         p = torch.linalg.solve(A.T @ A + rho * eye, A.T @ measurement.y.flatten()[:, None] + rho * x)
     rows, scale = CODEC.rows, CODEC.scale
-    expected = at.x0 + 2 * torch.einsum(  # E is linear but for its offset, which cancels
-        "bnhw,kn->bkhw", _patches((p - x).T.reshape(-1, 3, SIDE, SIDE)), rows
-    ) / scale
+    expected = (
+        at.x0
+        + 2
+        * torch.einsum(  # E is linear but for its offset, which cancels
+            "bnhw,kn->bkhw", _patches((p - x).T.reshape(-1, 3, SIDE, SIDE)), rows
+        )
+        / scale
+    )
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
 
 

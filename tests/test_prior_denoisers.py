@@ -76,9 +76,7 @@ def test_ffdnet_is_its_convolutions_by_index(channels):
     assert torch.allclose(ours(FFDNet, sd).denoise(u, sigma), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "kind, sizes", [(FFDNet, [5, 4, 4]), (DnCNN, [1, 4, 4, 1])], ids=["FFDNet", "DnCNN"]
-)
+@pytest.mark.parametrize("kind, sizes", [(FFDNet, [5, 4, 4]), (DnCNN, [1, 4, 4, 1])], ids=["FFDNet", "DnCNN"])
 def test_gray_denoisers_take_each_colour_on_its_own(kind, sizes):
     network = ours(kind, random_stack(sizes))
     u, sigma = noise(2, 3, 7, 5), torch.tensor([0.1, 0.2])

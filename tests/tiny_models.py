@@ -47,9 +47,7 @@ def _save(network: nn.Module, path: Path, seed: int, prefix: str = "", dtype: to
     return path
 
 
-def sd15(
-    path: Path, seed: int = 0, levels: int = 1, dtype: torch.dtype = torch.float32, in_channels: int = 4
-) -> Path:
+def sd15(path: Path, seed: int = 0, levels: int = 1, dtype: torch.dtype = torch.float32, in_channels: int = 4) -> Path:
     """A UNet of SD1.5's widths with one block a level; `levels` halvings less one, 320 channels throughout."""
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 

@@ -113,9 +113,7 @@ def inputs_of(definition: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, 
 
 def defaults(definition: dict[str, Any]) -> dict[str, Any]:
     """The values that the widgets of a new node have."""
-    return {
-        name: _default(kind, options) for name, kind, options in inputs_of(definition) if _is_widget(kind, options)
-    }
+    return {name: _default(kind, options) for name, kind, options in inputs_of(definition) if _is_widget(kind, options)}
 
 
 def _is_widget(kind: str, options: dict[str, Any]) -> bool:
