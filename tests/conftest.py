@@ -51,7 +51,7 @@ def chromium() -> Iterator[Any]:
         playwright.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def open_page(server: Any, chromium: Any) -> Iterator[Callable[..., Any]]:
     """Opens pages of fresh browser profiles (playwright's settings of a context) with the server's frontend loaded."""
     contexts = []
@@ -71,10 +71,17 @@ def open_page(server: Any, chromium: Any) -> Iterator[Callable[..., Any]]:
         context.close()
 
 
-@pytest.fixture
-def page(open_page: Callable[..., Any]) -> Any:
-    """A page of a fresh browser profile with the server's frontend loaded (a playwright Page)."""
+@pytest.fixture(scope="session")
+def editor(open_page: Callable[..., Any]) -> Any:
+    """A page with the server's frontend loaded (a playwright Page), one per test session."""
     return open_page()
+
+
+@pytest.fixture
+def page(editor: Any) -> Any:
+    """The session's page with an empty graph; a test that opens panels takes one of its own from open_page."""
+    editor.evaluate("app.graph.clear()")
+    return editor
 
 
 _interrupted: list[bool] = []

@@ -17,15 +17,38 @@ WORKFLOWS = sorted((CLONE / "workflows").glob("*.json"))
 
 
 def frontend_prompt(page: Any, workflow: dict[str, Any]) -> dict[str, Any]:
-    code = "async workflow => { await app.loadGraphData(workflow); return (await app.graphToPrompt()).output }"
-    return page.evaluate(code, workflow)
+    return page.evaluate(OPENED, workflow)["prompt"]
 
 
-def test_our_prompts_are_the_frontends(server: Server, page: Any):
+@pytest.fixture(scope="module")
+def opened(editor: Any) -> dict[str, dict[str, Any]]:
+    """What the frontend makes of every workflow, each opened once."""
+    return {path.stem: editor.evaluate(OPENED, json.loads(path.read_text(encoding="utf-8"))) for path in WORKFLOWS}
+
+
+#: opens a workflow; gives its prompt, the scale at which it opens, and where its nodes then are in the window: left,
+#: top, right, bottom
+OPENED = """
+async workflow => {
+    await app.loadGraphData(workflow);
+    const prompt = (await app.graphToPrompt()).output;
+    await new Promise(requestAnimationFrame);  // a frontend that fits the view does so with the next frame
+    const {scale, offset} = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect();
+    const box = app.graph._nodes.map(({pos: [x, y], size: [w, h]}) => [x, y - 30, x + w, y + h]);
+    const edge = (side, of) => of(...box.map(each => each[side]));
+    const at = (value, axis) => (value + offset[axis]) * scale + (axis ? canvas.y : canvas.x);
+    const ends = [[0, Math.min], [1, Math.min], [2, Math.max], [3, Math.max]];
+    const bounds = ends.map(([side, of]) => at(edge(side, of), side % 2));
+    return {prompt, scale, bounds};
+}
+"""
+
+
+def test_our_prompts_are_the_frontends(server: Server, opened: dict[str, dict[str, Any]]):
     object_info = server.object_info()
-    for path in WORKFLOWS:  # in one page: loading it takes longer than all of them
+    for path in WORKFLOWS:
         workflow = json.loads(path.read_text(encoding="utf-8"))
-        assert to_prompt(workflow, object_info) == frontend_prompt(page, workflow), path.stem
+        assert to_prompt(workflow, object_info) == opened[path.stem]["prompt"], path.stem
 
 
 def node(identity: int, kind: str, values: list[Any] | None = None, **more: Any) -> dict[str, Any]:
@@ -66,6 +89,7 @@ def test_reroutes_primitives_muted_and_bypassed_nodes(server: Server, page: Any)
     links = [[1, 1, 0, 2, 0, "IMAGE"], [2, 1, 1, 10, 0, "MASK"], [3, 2, 0, 3, 0, "IMAGE"], [4, 3, 0, 4, 0, "IMAGE"]]
     links += [[5, 5, 0, 4, 1, "FLOAT"], [6, 8, 0, 9, 0, "IMAGE"], [7, 10, 0, 11, 0, "IMAGE"], [8, 15, 0, 14, 0, "INT"]]
     links += [[9, 1, 0, 8, 0, "IMAGE"]]
+    Image.new("RGB", (8, 8)).save(server.input / "example.png")
     workflow = {"last_node_id": 16, "last_link_id": 9, "nodes": nodes, "links": links, "groups": [], "version": 0.4}
     ours = to_prompt(workflow, server.object_info())
     assert ours == frontend_prompt(page, workflow)
@@ -77,9 +101,8 @@ def test_reroutes_primitives_muted_and_bypassed_nodes(server: Server, page: Any)
 FRONTENDS_OWN = ("api.comfy.org", "huggingface.co/Comfy-Org/", "/userdata", "/user.css", "/favicon", "/en.md")
 
 
-@pytest.fixture
-def errors(page: Any) -> list[str]:
-    """Console errors and uncaught exceptions of the page from here on."""
+def errors_of(page: Any) -> list[str]:
+    """Console errors and uncaught exceptions of a page from here on."""
     seen: list[str] = []
 
     def note(text: str) -> None:
@@ -89,6 +112,12 @@ def errors(page: Any) -> list[str]:
     page.on("console", lambda message: message.type == "error" and note(f"{message.text} {message.location['url']}"))
     page.on("pageerror", lambda error: note(str(error)))
     return seen
+
+
+@pytest.fixture
+def errors(page: Any) -> list[str]:
+    """Those of the session's page, from the start of the test on."""
+    return errors_of(page)
 
 
 def open_template(page: Any, name: str) -> Any:
@@ -232,7 +261,9 @@ identity => {
 """
 
 
-def test_the_help_panel_shows_our_page(page: Any, errors: list[str]):
+def test_the_help_panel_shows_our_page(open_page: Callable[..., Any]):
+    page = open_page()
+    errors = errors_of(page)
     page.evaluate(
         """() => {
             const node = LiteGraph.createNode("PosteriorPhotoPrior");
@@ -309,7 +340,7 @@ LOADERS = ("CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "VAELoader", "C
 ARTISTS = [path for path in WORKFLOWS if not path.stem.startswith("study_")]
 
 
-def test_templates_are_small_and_seen_at_once(page: Any):
+def test_templates_are_small_and_seen_at_once(opened: dict[str, dict[str, Any]]):
     """In a window of 1600 x 1000: at most nine nodes and a note, all of them in sight, large enough to be read.
 
     What loads models and encodes prompts is not counted: how many such nodes there are is up to the host.
@@ -319,23 +350,7 @@ def test_templates_are_small_and_seen_at_once(page: Any):
         kinds = [node["type"] for node in workflow["nodes"]]
         assert len([kind for kind in kinds if kind not in LOADERS]) <= 10, path.stem
         assert "MarkdownNote" in kinds and "PosteriorSimulate" not in kinds, path.stem
-        view = page.evaluate(VIEW, workflow)
+        view = opened[path.stem]
         assert view["scale"] > 0.58, path.stem
         left, top, right, bottom = view["bounds"]
-        assert left >= 50 and top >= 70 and right <= 1600 and bottom <= 1000, (path.stem, view)
-
-
-#: the scale at which a workflow opens, and where its nodes then are in the window: left, top, right, bottom
-VIEW = """
-async workflow => {
-    await app.loadGraphData(workflow);
-    await new Promise(done => setTimeout(done, 500));  // a frontend that fits the view does so with the next frame
-    const {scale, offset} = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect();
-    const box = app.graph._nodes.map(({pos: [x, y], size: [w, h]}) => [x, y - 30, x + w, y + h]);
-    const edge = (side, of) => of(...box.map(each => each[side]));
-    const at = (value, axis) => (value + offset[axis]) * scale + (axis ? canvas.y : canvas.x);
-    const ends = [[0, Math.min], [1, Math.min], [2, Math.max], [3, Math.max]];
-    const bounds = ends.map(([side, of]) => at(edge(side, of), side % 2));
-    return {scale, bounds};
-}
-"""
+        assert left >= 50 and top >= 70 and right <= 1600 and bottom <= 1000, (path.stem, view["bounds"])
