@@ -26,20 +26,20 @@ def opened(editor: Any) -> dict[str, dict[str, Any]]:
     return {path.stem: editor.evaluate(OPENED, json.loads(path.read_text(encoding="utf-8"))) for path in WORKFLOWS}
 
 
-#: opens a workflow; gives its prompt, the scale at which it opens, and where its nodes then are in the window: left,
-#: top, right, bottom
+#: opens a workflow; gives its prompt, the scale at which it opens, and where its nodes and groups then are in the
+#: window, titles and all: left, top, right, bottom
 OPENED = """
 async workflow => {
     await app.loadGraphData(workflow);
     const prompt = (await app.graphToPrompt()).output;
     await new Promise(requestAnimationFrame);  // a frontend that fits the view does so with the next frame
     const {scale, offset} = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect();
-    const box = app.graph._nodes.map(({pos: [x, y], size: [w, h]}) => [x, y - 30, x + w, y + h]);
-    const edge = (side, of) => of(...box.map(each => each[side]));
-    const at = (value, axis) => (value + offset[axis]) * scale + (axis ? canvas.y : canvas.x);
-    const ends = [[0, Math.min], [1, Math.min], [2, Math.max], [3, Math.max]];
-    const bounds = ends.map(([side, of]) => at(edge(side, of), side % 2));
-    return {prompt, scale, bounds};
+    const edges = ([x, y], [width, height], title) => [x, y - title, x + width, y + height]
+        .map((value, side) => (value + offset[side % 2]) * scale + (side % 2 ? canvas.y : canvas.x));
+    const nodes = app.graph._nodes.map(node => ({type: node.type, edges: edges(node.pos, node.size, 30)}));
+    const groups = app.graph._groups.map(group => (
+        {title: group.title, height: group.titleHeight * scale, edges: edges(group.pos, group.size, 0)}));
+    return {prompt, scale, nodes, groups};
 }
 """
 
@@ -352,5 +352,32 @@ def test_templates_are_small_and_seen_at_once(opened: dict[str, dict[str, Any]])
         assert "MarkdownNote" in kinds and "PosteriorSimulate" not in kinds, path.stem
         view = opened[path.stem]
         assert view["scale"] > 0.58, path.stem
-        left, top, right, bottom = view["bounds"]
-        assert left >= 50 and top >= 70 and right <= 1600 and bottom <= 1000, (path.stem, view["bounds"])
+        for what in (*view["nodes"], *view["groups"]):
+            left, top, right, bottom = what["edges"]
+            assert left >= 50 and top >= 70 and right <= 1600 and bottom <= 1000, (path.stem, what)
+
+
+GROUPS = ["1 Your picture", "2 What happened to it", "3 Repair", "4 Result"]
+
+
+def test_templates_are_in_titled_groups(opened: dict[str, dict[str, Any]]):
+    """The same ones everywhere; each node but the note lies in one, under its title and beside the others."""
+
+    def apart(one: list[float], other: list[float]) -> bool:
+        return one[0] >= other[2] or one[2] <= other[0] or one[1] >= other[3] or one[3] <= other[1]
+
+    for path in ARTISTS:
+        view = opened[path.stem]
+        assert [group["title"] for group in view["groups"]] == GROUPS, path.stem
+        boxes = [node["edges"] for node in view["nodes"]] + [group["edges"] for group in view["groups"]]
+        for node in view["nodes"]:
+            left, top, right, bottom = node["edges"]
+            holding = [
+                group
+                for group in view["groups"]
+                for x, y, x_end, y_end in [group["edges"]]
+                if x <= left and y + group["height"] <= top and x_end >= right and y_end >= bottom
+            ]
+            assert len(holding) == (node["type"] != "MarkdownNote"), (path.stem, node)
+            around = [node["edges"], *(group["edges"] for group in holding)]
+            assert all(apart(node["edges"], box) for box in boxes if box not in around), (path.stem, node)

@@ -4,7 +4,9 @@
 
 The prompt is the server's own form, with titles in `_meta`. The graph is run once, and the picture of the node named by
 --thumbnail (a batch as a grid) becomes workflows/NAME.jpg; of two nodes the left half of one and the right half of the
-other, as before and after. From then on the workflow file is the source: change it in the editor.
+other, as before and after. From then on the workflow file is the source: change it in the editor, lay it out anew by
+
+    python tools/package.py posterior.tools.draw --again workflows/NAME.json [...]
 """
 
 from __future__ import annotations
@@ -26,71 +28,118 @@ from . import environment
 from .server import Server
 from .workflow import to_prompt
 
-#: columns by the longest way from a source, within a column in the order of the prompt; neighbours share one where that
-#: is no higher than a pair of pictures; these stand at the right, abreast or in pairs, or below where the graph is so
-#: wide that its words could not be read otherwise
-LAYOUT = """
-async ({prompt, note}) => {
-    await app.loadApiJson(prompt, "workflow");
-    const graph = app.graph, gap = 50, title = 30, depth = {}, said = {};  // room for reports
-    const isPicture = node => /^(Preview|Save)Image|PreviewMeasurement/.test(node.type);
-    const links = node => (node.inputs ?? []).map(slot => graph.links.get(slot.link)).filter(Boolean);
+#: groups of what belongs together, each in columns by the longest way from a source, within a column in the order of
+#: the prompt; of all ways to put groups beside and below each other, the one in which the graph is seen largest
+LAYOUT = r"""
+async ({prompt, workflow, note}) => {
+    await (workflow ? app.loadGraphData(workflow) : app.loadApiJson(prompt, "workflow"));
+    const graph = app.graph, gap = 30, title = 30, head = 44, pad = 20, above = 150;
+    [...graph._groups].forEach(group => graph.remove(group));
+    let card = graph._nodes.find(node => node.type === "MarkdownNote");
+    const nodes = graph._nodes.filter(node => node !== card);
+    const sources = node => (node.inputs ?? []).map(slot => graph.links.get(slot.link)).filter(Boolean)
+        .map(link => graph.getNodeById(link.origin_id));
     const targets = node => (node.outputs ?? []).flatMap(slot => slot.links ?? [])
         .map(id => graph.getNodeById(graph.links.get(id).target_id));
-    const deep = node => depth[node.id] ??=
-        Math.max(0, ...links(node).map(link => 1 + deep(graph.getNodeById(link.origin_id))));
-    graph._nodes.forEach(deep);
-    // a source stands just left of what it feeds, not at the far left
-    const column = node => links(node).length || !targets(node).length ? depth[node.id]
-        : Math.min(...targets(node).map(target => depth[target.id])) - 1;
-    const columns = [];
-    for (const node of graph._nodes) {
+
+    // sizes, with room for what nodes say
+    const said = {};
+    const isPicture = node => /^(Preview|Save)Image|PreviewMeasurement/.test(node.type);
+    for (const node of nodes) {
         const preview = /^(KSampler|SamplerCustomAdvanced|PosteriorSolve)$/.test(node.type) ? 230 : 0;  // while it runs
         const [width, height] = node.computeSize();
         node.setSize(isPicture(node) ? [340, 380] : [Math.max(320, width), height + preview]);
-        if (/Inpainting|Estimate|TrueSize|Simulate|AutoGuidance|MeasurementFit/.test(node.type)) said[node.id] = 70;
+        if (/Inpainting|Estimate|Diagnose|TrueSize|Simulate|AutoGuidance|MeasurementFit/.test(node.type))
+            said[node.id] = 70;
         // another Run gives the same picture again
         for (const widget of node.widgets ?? [])
             if (widget.name === "control_after_generate") widget.value = "fixed";
-        if (!isPicture(node)) (columns[column(node)] ??= []).push(node);
     }
-    let x = 0, bottom = 0;
-    const room = node => node.size[1] + (said[node.id] ?? 0) + gap + title;
-    const stack = nodes => {
-        let y = 0;
-        for (const node of nodes) {
-            node.pos = [x, y];
-            y += room(node);
-        }
-        x += Math.max(...nodes.map(node => node.size[0])) + gap;
-        bottom = Math.max(bottom, y);
+
+    // what belongs together
+    const category = node => node.constructor.nodeData?.category ?? "";
+    const gives = (node, ...kinds) => (node.outputs ?? []).some(slot => kinds.includes(slot.type));
+    const isDamage = node => /^posterior\/(operators|diagnose)/.test(category(node)) || gives(node, "MEASUREMENT");
+    const isGiven = node => !isDamage(node) && gives(node, "IMAGE", "MASK") && sources(node).every(isGiven);
+    const stage = node => isPicture(node) ? 3 : isGiven(node) ? 0 : isDamage(node) ? 1 : 2;
+    const parts = [
+        {name: "1 Your picture", color: "#3f789e"}, {name: "2 What happened to it", color: "#b58b2a"},
+        {name: "3 Repair", color: "#88AA88"}, {name: "4 Result", color: "#8A8A8A"},
+    ].map((part, at) => ({...part, nodes: nodes.filter(node => stage(node) === at)}));
+
+    // one group in columns, no higher than can be told; neighbours share a column where both have room in it
+    const room = node => title + node.size[1] + (said[node.id] ?? 0);
+    const height = column => column.reduce((sum, node) => sum + room(node) + gap, -gap);
+    const width = column => Math.max(...column.map(node => node.size[0]));
+    const columns = (inside, highest) => {
+        const depth = {}, own = node => inside.includes(node);
+        const deep = node => depth[node.id] ??= Math.max(0, ...sources(node).filter(own).map(each => 1 + deep(each)));
+        inside.forEach(deep);
+        const fed = node => targets(node).filter(own).map(target => depth[target.id]);
+        // a source stands just left of what it feeds, not at the far left
+        const at = node => sources(node).some(own) || !fed(node).length ? depth[node.id] : Math.min(...fed(node)) - 1;
+        const found = [];
+        for (const node of inside) (found[at(node)] ??= []).push(node);
+        const joined = (columns, more) => {
+            const both = [...(columns.at(-1) ?? []), ...more];
+            return height(both) <= highest ? [...columns.slice(0, -1), both] : [...columns, more];
+        };
+        const low = found.flatMap(column => column.map(node => [node]).reduce(joined, []));
+        return low.reduce(joined, []);
     };
-    const height = nodes => nodes.reduce((sum, node) => sum + room(node), 0);
-    for (const [at, nodes] of columns.entries())
-        if (height([...(columns[at - 1] ?? []), ...nodes]) <= 920) columns[at] = [...(columns[at - 1] ?? []), ...nodes];
-    columns.filter((nodes, at) => columns[at + 1]?.[0] !== nodes[0]).forEach(stack);
-    const pictures = graph._nodes.filter(isPicture);
-    const abreast = x + 390 * pictures.length < 1800 ? 1 : 2;
-    if (x + 390 * pictures.length / abreast < 2450)
-        while (pictures.length) stack(pictures.splice(0, abreast));
-    else {
-        pictures.forEach((node, index) => node.pos = [390 * index, bottom]);
-        bottom += 380 + gap + title;
+    const piles = (pictures, count) => pictures.reduce((found, picture, at) => {
+        (found[Math.floor(at / count)] ??= []).push(picture);
+        return found;
+    }, []);
+    const boxed = (part, columns) => ({
+        ...part, columns, height: head + Math.max(...columns.map(height)) + pad,
+        width: columns.reduce((sum, column) => sum + width(column) + gap, 2 * pad - gap),
+    });
+
+    // all groups; places are those of their corners
+    const arranged = (highest, stacked, count, below) => {
+        const boxes = parts.filter(part => part.nodes.length).map(part =>
+            boxed(part, part.name.startsWith("4") ? piles(part.nodes, count) : columns(part.nodes, highest)));
+        let x = 0, y = 0, right = 0, bottom = 0;
+        for (const [at, box] of boxes.entries()) {
+            const under = at === 1 && stacked || at === boxes.length - 1 && below;
+            if (at > 0) [x, y] = under ? [at === 1 ? x : 0, bottom + gap] : [right + gap, 0];
+            box.place = [x, y];
+            [right, bottom] = [Math.max(right, x + box.width), Math.max(bottom, y + box.height)];
+        }
+        // all of it on a laptop's screen, but no smaller than can be read
+        const scale = Math.max(0.58, Math.min(0.8, 1400 / right, 760 / (bottom + above + gap + title)));
+        return {boxes, right, bottom, scale};
+    };
+    const ways = [920, 750, 600].flatMap(highest => [true, false].flatMap(stacked =>
+        [1, 2].flatMap(count => [false, true].map(below => arranged(highest, stacked, count, below)))));
+    const {boxes, right, scale} = ways.reduce((best, way) => way.scale > best.scale + 1e-9 ? way : best);
+    for (const {name, color, columns, place: [left, top], width: wide, height: high} of boxes) {
+        let x = left + pad;
+        for (const column of columns) {
+            let y = top + head;
+            for (const node of column) {
+                node.pos = [x, y + title];
+                y += room(node) + gap;
+            }
+            x += width(column) + gap;
+        }
+        const group = new LiteGraph.LGraphGroup(name);
+        Object.assign(group, {color, pos: [left, top], size: [wide, high]});
+        graph.add(group);
     }
-    const above = 150;
     if (note) {
-        const card = LiteGraph.createNode("MarkdownNote");
-        graph.add(card);
+        if (!card) graph.add(card = LiteGraph.createNode("MarkdownNote"));
         card.title = "How to use this";
         card.widgets[0].value = note;
-        card.pos = [0, -above - gap - title];
-        card.setSize([Math.min(x - gap, 1000), above]);
+    }
+    if (card) {
+        card.pos = [0, -above - gap];
+        card.setSize([Math.min(right, 1000), above]);
     }
     const saved = graph.serialize();
-    // all of it on a laptop's screen, but no smaller than can be read
-    const scale = Math.max(0.58, Math.min(0.8, 1400 / x, 760 / (bottom + above + gap + 2 * title)));
     saved.extra = {...saved.extra, ds: {scale, offset: [90 / scale, 130 / scale + above + gap + title]}};
-    saved.id = crypto.randomUUID();
+    saved.id = workflow?.id ?? crypto.randomUUID();
     return JSON.parse(JSON.stringify(saved));  // as a file has it: nothing that is undefined
 }
 """
@@ -110,10 +159,14 @@ def editor(server: Server, **settings: Any) -> Iterator[Page]:
         browser.close()
 
 
-def draw(server: Server, prompt: dict, note: str) -> dict:
-    """The UI-format workflow of an API prompt."""
+def draw(server: Server, drawings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """UI-format workflows, each of an API prompt (`prompt`, `note`) or laid out anew (`workflow`)."""
     with editor(server) as page:
-        return page.evaluate(LAYOUT, {"prompt": prompt, "note": note})
+        return [page.evaluate(LAYOUT, drawing) for drawing in drawings]
+
+
+def written(workflow: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(workflow, indent=1) + "\n", encoding="utf-8")
 
 
 def grid(contents: list[bytes]) -> Image.Image:
@@ -142,20 +195,24 @@ def thumbnail(pictures: list[Image.Image]) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("prompt", type=Path)
-    parser.add_argument("workflow", type=Path)
+    parser.add_argument("files", nargs="+", type=Path, help="a prompt and the workflow to make of it")
+    parser.add_argument("--again", action="store_true", help="the files are workflows, to be laid out anew")
     parser.add_argument("--note", type=Path, help="a Markdown file that is put beside the graph")
     parser.add_argument("--thumbnail", nargs="+", help="ids of the nodes whose pictures make the thumbnail, one or two")
     options = parser.parse_args()
-    prompt = json.loads(options.prompt.read_text(encoding="utf-8"))
-    note = options.note.read_text(encoding="utf-8") if options.note else ""
+    read = [json.loads(path.read_text(encoding="utf-8")) for path in options.files[: None if options.again else 1]]
     with Server(environment.get(None), cpu=True) as server:
-        workflow = draw(server, prompt, note)
-        options.workflow.write_text(json.dumps(workflow, indent=1) + "\n", encoding="utf-8")
+        if options.again:
+            for path, workflow in zip(options.files, draw(server, [{"workflow": each} for each in read]), strict=True):
+                written(workflow, path)
+            return
+        note = options.note.read_text(encoding="utf-8") if options.note else ""
+        (workflow,) = draw(server, [{"prompt": read[0], "note": note}])
+        written(workflow, options.files[1])
         if options.thumbnail:
             outputs = server.run(to_prompt(workflow, server.object_info()))
             pictures = [grid(server.images({identity: outputs[identity]})) for identity in options.thumbnail]
-            thumbnail(pictures).save(options.workflow.with_suffix(".jpg"), quality=90)
+            thumbnail(pictures).save(options.files[1].with_suffix(".jpg"), quality=90)
 
 
 if __name__ == "__main__":
