@@ -3,8 +3,7 @@
     blur    its parameters, where their evidence (`spectrum`) is beyond doubt higher than that of the told ones, or the
             told ones are no more than a guess
     JPEG    its tables, read off the combs of its coefficients (`jpeg_tables`)
-    levels  y = a x + b, only where they are a guess: the darkest and the brightest half percent of photographs
-            are near `DARKEST` and `BRIGHTEST`
+    levels  y = a x + b, only where they are a guess (`fading`)
     noise   what is fine where a blur left nothing fine (`seen_noise`)
 
 A wrong operator is no small error. To divide by a disk of 4.5 pixels what a disk of 3 has blurred leaves a picture of
@@ -25,8 +24,10 @@ from ..operators.family import Family, told
 from ..operators.jpeg import JPEG
 from ..operators.levels import Levels
 from .blur_estimate import KERNELS, SMALLEST, likeliest
+from .fading import levels_of
 from .jpeg_tables import compression
 from .measurement import Measurement
+from .plain_noise import white_level
 from .seen_noise import as_noisy_as_seen
 
 #: nats from which a photo contradicts the told parameters of a blur. On 96 crops of 128 pixels of training photographs,
@@ -35,8 +36,6 @@ from .seen_noise import as_noisy_as_seen
 CLEAR = 10.0
 KIND: dict[type[Family], str] = {GaussianWidth: "gaussian", DiskRadius: "defocus", Motion: "motion"}
 NOT_WHITE = "with the {} as it was told the residual is not white, so that it was taken as the photo shows it: {}"
-#: mean brightness of the darkest and the brightest half percent of training photographs
-DARKEST, BRIGHTEST = 0.1, 0.87
 
 
 @dataclass(frozen=True)
@@ -104,12 +103,14 @@ def _compressed(measurement: Measurement) -> Seen:
 
 
 def _faded(measurement: Measurement) -> Seen:
+    """Black of all colours, then white of those from which the cast that was told is taken."""
     operator, image = measurement.operator, measurement.operator.picture(measurement.y)
-    values = image.flatten().double().sort().values
-    low, high = (values[int(share * (len(values) - 1))].item() for share in (0.005, 0.995))
-    gain = max(high - low, 0.02) / (BRIGHTEST - DARKEST)
-    offset = low - DARKEST * gain
-    found = Levels(operator.gain * (gain / operator.gain.mean()), offset)
+    noise = measurement.noise.level or 0.0
+    if min(image.shape[-2:]) >= SMALLEST:
+        noise = sum(white_level(each[None]) for each in image.clamp(0, 1)) / len(image)
+    cast, offset = operator.gain / operator.gain.mean(), levels_of(image, noise).offset
+    gain = levels_of((image - offset) / cast.to(image), noise).gain
+    found = Levels(gain * cast, offset)
     said = (operator.gain.mean().item(), operator.offset.mean().item())
     words = in_words(Exposure(), said, (gain, offset))
     return Seen(replace(measurement, operator=found, y=found.read(image)), words)

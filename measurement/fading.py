@@ -1,9 +1,15 @@
 """Whether a picture has faded, y = a x + b, and what lies over it that has not.
 
-The brightness of the darkest and the brightest 1 / 2000 of a photo is near black and near white: 0.042 and 0.922 in the
-median of 100 crops of training photographs, which faded to 0.35 + 0.4 x with noise of 0.02 are restored to 27.2 dB by
-these, and to 25.4 by what half percent ends are. The histogram of a photo has no gap; what was written, torn off or has
-fallen on a faded one since has a brightness beyond one.
+The darkest place of a photo is black, and its brightest is white, or nearly: 0.015 and 0.973 in the mean of 744 crops
+of training photographs (192 pixels). They are small, so that they must be seen through the noise without being
+smoothed away: by the mean of those pixels around that have the same surroundings (`same_surroundings`). What the noise
+still adds to the ends of 1 / 10000 is three quarters of its deviation. On 48 training photographs without colours,
+faded to 0.35 + 0.4 x with noise of 0.02 and torn, the levels alone allow 25.1 dB (with 30 for all else), with the ends
+of 1 / 2000 of means of 3 x 3 pixels 24.6. The rest is what photos differ by; the shape of their histograms says no
+more.
+
+The histogram of a photo has no gap; what was written, torn off or has fallen on a faded one since has a brightness
+beyond one.
 """
 
 from __future__ import annotations
@@ -16,11 +22,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..operators.levels import Levels
+from .plain_noise import white_level
 
-#: a photo that spans less, image units, from its darkest to its brightest 1 / 2000
-FADED = 0.5
-#: these two, and what they are in the median
-ENDS, DARKEST, BRIGHTEST = (0.0005, 0.9995), 0.042, 0.922
+#: a photo that spans less, image units, from its darkest to its brightest 1 / 2000 of means of 3 x 3 pixels
+FADED, ROUGH_ENDS = 0.5, (0.0005, 0.9995)
+#: the ends, and what they are in the mean; how many deviations of the noise are left there
+ENDS, DARKEST, BRIGHTEST, LEFT = (0.0001, 0.9999), 0.015, 0.973, 0.75
+#: pixels to either side among which `same_surroundings` looks; its strength, in deviations of the noise
+REACH, STRENGTH = 2, 0.7
 #: width of a gap, image units; the part of the pixels that may lie in it; that may lie beyond it; bins of the histogram
 GAP, SPARSE, BEYOND, BINS = 0.1, 0.002, 0.3, 128
 
@@ -42,14 +51,53 @@ class Fading:
 def fading(image: Tensor) -> tuple[Fading | None, Tensor]:
     """How the picture has faded, if it has, and a mask `1 1 H W` of what has not. image: `1 C H W` in [0, 1]."""
     lost = beyond_gaps(image)
-    belongs = F.max_pool2d(lost, 3, 1, 1) == 0
     smooth = F.avg_pool2d(F.pad(image, (1,) * 4, mode="replicate"), 3, 1)  # without most of the noise
-    values = smooth[belongs.expand_as(smooth)].double().sort().values
-    low, high = (values[min(int(share * len(values)), len(values) - 1)].item() for share in ENDS)
+    low, high = _ends(smooth, lost, ROUGH_ENDS)
     if not 0.05 < high - low < FADED:
         return None, torch.zeros_like(lost)
-    gain = (high - low) / (BRIGHTEST - DARKEST)
-    return Fading(gain, low - DARKEST * gain), lost
+    return levels_of(image, white_level(image, lost), lost), lost
+
+
+def levels_of(image: Tensor, noise: float, lost: Tensor | None = None) -> Fading:
+    """The levels of a photo, whatever they are.
+
+    Args:
+        image: `B C H W`, image units.
+        noise: its sigma, image units; 0 for none.
+        lost: `1 1 H W`, 1 where a pixel does not belong to the photo.
+    """
+    lost = torch.zeros_like(image[:, :1]) if lost is None else lost
+    low, high = _ends(same_surroundings(image, noise) if noise else image, lost, ENDS)
+    low, high = low + LEFT * noise, high - LEFT * noise
+    gain = max(high - low, 0.02) / (BRIGHTEST - DARKEST)
+    return Fading(gain, low - DARKEST * gain)
+
+
+def _ends(image: Tensor, lost: Tensor, shares: tuple[float, float]) -> tuple[float, ...]:
+    """Quantiles of what belongs to the photo, but for the rim of what does not."""
+    belongs = F.max_pool2d(lost, 3, 1, 1) == 0
+    values = image[belongs.expand_as(image)].double().sort().values
+    return tuple(values[round(share * (len(values) - 1))].item() for share in shares)
+
+
+def same_surroundings(image: Tensor, noise: float) -> Tensor:
+    """Non-local means (Buades, Coll and Morel 2005, https://doi.org/10.1109/CVPR.2005.38) of the pixels near by.
+
+    x_i = sum_j w_ij y_j / sum_j w_ij,    w_ij = exp(-max(d_ij^2 - 2 sigma^2, 0) / (h sigma)^2)
+
+    with d_ij^2 the mean square difference of the 3 x 3 pixels around i and around j, of all colours.
+    """
+    height, width = image.shape[-2:]
+    wide = F.pad(image, (REACH,) * 4, mode="reflect")
+    total, weights = torch.zeros_like(image), torch.zeros_like(image[:, :1])
+    for dy in range(2 * REACH + 1):
+        for dx in range(2 * REACH + 1):
+            other = wide[..., dy : dy + height, dx : dx + width]
+            apart = (other - image).square().mean(1, keepdim=True)
+            apart = F.avg_pool2d(F.pad(apart, (1,) * 4, mode="reflect"), 3, 1)
+            weight = torch.exp((2 * noise**2 - apart).clamp_max(0) / (STRENGTH * noise) ** 2)
+            total, weights = total + weight * other, weights + weight
+    return total / weights
 
 
 def beyond_gaps(image: Tensor) -> Tensor:

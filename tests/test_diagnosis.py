@@ -60,13 +60,17 @@ def test_noise_is_seen_through_jpeg():
 
 
 def test_levels_and_what_lies_over_them():
-    clean, mask = photo().mean(1, keepdim=True).expand(-1, 3, -1, -1), load_damage("scratches", 160)[None]
+    """Of a picture whose darkest pixel is black and whose brightest is white, also under noise."""
+    clean, mask = photo().mean(1, keepdim=True), load_damage("scratches", 160)[None]
+    clean = ((clean - clean.min()) / (clean.max() - clean.min())).expand(-1, 3, -1, -1)
     mask[..., 40:80, 100:140] = 1
-    faded = torch.where(mask > 0, 1.0, 0.35 + 0.4 * clean)
-    levels, lost = fading(tensor_of_bytes(faded))
-    assert torch.equal(lost, mask)
-    low, high = levels.offset, levels.offset + levels.gain
-    assert low == pytest.approx(0.35, abs=0.1) and high == pytest.approx(0.75, abs=0.1)  # what photos are in the mean
+    for grain in (0.0, 0.02):
+        faded = noisy(0.35 + 0.4 * clean[:, :1], grain).expand(-1, 3, -1, -1)
+        faded = torch.where(mask > 0, 1.0, faded)
+        levels, lost = fading(tensor_of_bytes(faded))
+        assert torch.equal(lost, mask)
+        assert levels.offset == pytest.approx(0.35, abs=0.02)
+        assert levels.offset + levels.gain == pytest.approx(0.75, abs=0.03)
     found = diagnose(tensor_of_bytes(faded), WITHOUT_JPEG)
     assert found.grey and found.operator().label == "Inpainting after Levels"
 
