@@ -7,6 +7,7 @@ colour, whose own correction is grey, so that both hold.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from .base import Guidance
 
 #: colours that differ by no more, image units, are equal up to the rounding of 8 bits and of a conversion
 EQUAL = 1.5 / 255
+#: what becomes of colours: a picture that is grey stays so, every picture becomes grey, none is kept grey
+Colours = Literal["automatic", "keep grey", "free"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,11 @@ class Grey(Guidance):
 
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         return Estimate(in_grey(x0))
+
+
+def stays_grey(measurement: Measurement, colours: Colours) -> bool:
+    """Whether the answer is to be kept on the grey axis."""
+    return colours == "keep grey" or (colours == "automatic" and is_grey(measurement))
 
 
 def in_grey(x: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..guidance.auto import Effort, automatic
 from ..guidance.base import Guidance
-from ..guidance.grey import Grey, in_grey, is_grey
+from ..guidance.grey import Colours, Grey, in_grey, is_grey, stays_grey
 from ..measurement.blend import keep_measured, shows_pixels
 from ..measurement.coloured_noise import ColouredNoise
 from ..measurement.measurement import Measurement
@@ -90,26 +90,29 @@ class Path:
 
 def choose(
     patcher, measurement: Measurement, steps: int, restore: bool, guides: Sequence[Guide] = (), vae: Any = None,
-    effort: Effort = "normal", cfg: float = 1.0,
+    effort: Effort = "normal", cfg: float = 1.0, colours: Colours = "automatic",
 ) -> Path:  # fmt: skip
     """The best known path for a measurement, or the one that the given guides allow."""
     with torch.inference_mode(False):  # what the run moves and differentiates must be normal tensors
-        return _choose(patcher, measurement, steps, restore, guides, vae, effort, cfg)
+        return _choose(patcher, measurement, steps, restore, guides, vae, effort, cfg, colours)
 
 
 def _choose(
     patcher, measurement: Measurement, steps: int, restore: bool, guides: Sequence[Guide], vae: Any, effort: Effort,
-    cfg: float,
+    cfg: float, colours: Colours,
 ) -> Path:  # fmt: skip
-    latent = is_latent_vae(vae)
+    latent, grey, keeps = is_latent_vae(vae), stays_grey(measurement, colours), False
     if guides:
-        words, keeps, grey = ", ".join(guide.block.label for guide in guides), False, False
+        grey = grey and colours != "automatic"  # those who choose their own guidance say so
+        words = ", ".join([*(guide.block.label for guide in guides), *(["kept grey, as asked"] if grey else [])])
+        guides = (*guides, *_greyed(measurement, vae, grey))
     else:
         given, measurement = measurement, own_pixels(measurement)
-        keeps, grey = is_mask(measurement) and measurement.clean, is_grey(measurement)
+        keeps = is_mask(measurement) and measurement.clean and (not grey or is_grey(measurement))
         if restore and not latent and is_only_noise(measurement):
             return posterior_mean(patcher, measurement, grey)
-        about = "; kept grey, as the damaged picture is" if grey else ""
+        said = "as asked" if colours == "keep grey" else "as the damaged picture is"
+        about = f"; kept grey, {said}" if grey else ""
         if measurement is not given:
             level = given.noise.level
             about = f"; the known pixels look cleaner than sigma_y = {level:g} and were kept as they are{about}"
@@ -117,7 +120,7 @@ def _choose(
             return replace(few, words=few.words + about, keeps=keeps, grey=grey)
         block, words = automatic(measurement, steps, latent, restore, effort)
         words += about
-        guides = (Guide(block, vae), *([Guide(Grey(measurement), vae)] if grey and not latent else []))
+        guides = (Guide(block, vae), *_greyed(measurement, vae, grey))
     if restore and can_restore(guides, vae):
         sigmas, sampler = on_schedule(patcher, restoration_sigmas_for(measurement, steps)), AnnealedRestoration()
         start, kind = "smooth", "restoration"
@@ -125,6 +128,11 @@ def _choose(
         sigmas, sampler, start, kind = sampling_sigmas(patcher, steps), GuidedDDIM(1.0), "noise", "sample"
     words = f"{'restoration' if kind == 'restoration' else 'samples'} by {words}; {steps} steps"
     return Path(measurement, GuidedSampler(guides, sampler), sigmas, start, kind, words, keeps, grey)
+
+
+def _greyed(measurement: Measurement, vae: Any, grey: bool) -> list[Guide]:
+    """The block that keeps pictures grey; of a latent model the answer alone is made so."""
+    return [Guide(Grey(measurement), vae)] if grey and not is_latent_vae(vae) else []
 
 
 def _for_latents(patcher, measurement: Measurement, steps: int, vae: Any, cfg: float) -> Path | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..guidance.auto import Effort
 from ..guidance.diffpir import PHOTOS, DiffPIR
+from ..guidance.grey import Colours
 from ..measurement.as_seen import Seen, as_seen, in_words, numbers
 from ..measurement.measurement import Measurement
 from ..measurement.noise import GaussianNoise
@@ -39,7 +40,7 @@ SEARCH = (1.0, 0.03, 16)
 
 def solve(
     patcher, measurement: Measurement, steps: int, restore: bool, guides: Sequence[Guide] = (), vae=None,
-    effort: Effort = "normal", cfg: float = 1.0, **how,
+    effort: Effort = "normal", cfg: float = 1.0, colours: Colours = "automatic", **how,
 ) -> tuple[Tensor, Path]:  # fmt: skip
     """The pictures, `B C H W` in [0, 1], and the path that led to them, with the measurement that they are judged by.
 
@@ -52,14 +53,14 @@ def solve(
         found = as_told(measurement, why) if guides else searched(patcher, seen.measurement, vae, *prompts)
         seen = replace(found, words=joined(found.words, seen.words))
     measurement = seen.measurement
-    path = choose(patcher, measurement, steps, restore, guides, vae, effort, cfg)
+    path = choose(patcher, measurement, steps, restore, guides, vae, effort, cfg, colours)
     model, windows = fitting(patcher, path.measurement, path.keeps)
     path = replace(path, words=joined(path.words, seen.words, windows))
     images = path.run(model, vae=vae, cfg=cfg, **how)
     noise = None if guides or path.kind == "sample" else unexplained(path.measurement, images)
     if noise is None:
         return images, path
-    again = choose(patcher, replace(measurement, noise=noise), steps, restore, guides, vae, effort, cfg)
+    again = choose(patcher, replace(measurement, noise=noise), steps, restore, guides, vae, effort, cfg, colours)
     words = f"with sigma_y = {noise.sigma:.2g}, as less noise could not explain what was seen"
     model, _ = fitting(patcher, again.measurement, again.keeps)
     return again.run(model, vae=vae, cfg=cfg, **how), replace(path, words=joined(again.words, seen.words, words))

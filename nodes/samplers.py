@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from comfy_api.latest import io
 
+from ..guidance.grey import Colours
 from ..host.apply import apply_guidance
 from ..host.solve import restoration_sigmas
 from ..host.solver import solve
@@ -191,6 +194,11 @@ class SolveNode(io.ComfyNode):
                 io.Conditioning.Input("positive", optional=True, tooltip="Prompt; none is fine for unconditional models."),
                 io.Conditioning.Input("negative", optional=True, tooltip="Negative prompt, used when cfg is above 1."),
                 effort_input(),
+                io.Combo.Input(
+                    "colours", options=list(get_args(Colours)), default="automatic", optional=True,
+                    tooltip="automatic: what was grey stays grey. keep grey: the answer is grey, also of a yellowed or blotchy "
+                    "scan, and with guidance of your own. free: the model may add colours. Start with automatic.",
+                ),
             ],
             outputs=[
                 io.Image.Output("image", display_name="image", tooltip="The restoration, or the samples."),
@@ -205,10 +213,11 @@ class SolveNode(io.ComfyNode):
     def execute(
         cls, model, measurement, estimate, steps, seed, batch_size, cfg,
         guidance=None, vae=None, positive=None, negative=None, effort="normal",
+        colours="automatic",
     ) -> io.NodeOutput:  # fmt: skip
         positive, negative = prompts(model, positive, negative, cfg)
         images, path = solve(
-            model, measurement, steps, estimate == "restoration", guidance or (), vae, effort, batch=batch_size,
+            model, measurement, steps, estimate == "restoration", guidance or (), vae, effort, batch=batch_size, colours=colours,
             positive=positive, negative=negative, cfg=cfg, seed=seed,
         )  # fmt: skip
         mean = images.mean(0, keepdim=True) if len(measurement.y) == 1 else images

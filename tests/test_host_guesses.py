@@ -69,3 +69,27 @@ def test_what_cannot_be_found_is_taken_as_told_and_said(host, model, photos):
     assert "as told: guidance is connected" in solved(host, model, image, blur[True], guidance=guidance)[1]
     hidden = host.call("PosteriorCompose", first=blur[True], second=host.call("PosteriorInpainting", mask=mask))
     assert "radius (px): told 2, found" in solved(host, model, image, hidden)[1]
+
+
+def test_what_was_grey_stays_grey_unless_it_is_free(host, model, photos):
+    """A hole in a grey photo; and, to be kept grey, a yellowed one, with the own choice of guidance as well."""
+    image = photos[0][:, :48, :48].mean(-1, keepdim=True).expand(-1, -1, -1, 3)
+    mask = torch.zeros(1, 48, 48)
+    mask[:, 12:36, 12:36] = 1
+    operator = host.call("PosteriorInpainting", mask=mask)
+
+    def colour(image: torch.Tensor, colours: str, **inputs) -> tuple[float, str]:
+        picture, report = solved(host, model, image, operator, colours=colours, estimate="samples", **inputs)
+        return (picture.amax(-1) - picture.amin(-1)).max().item(), report
+
+    found, report = colour(image, "automatic")
+    assert found < 1e-6 and "kept grey, as the damaged" in report
+    found, report = colour(image, "free")
+    assert found > 2 / 255 and "grey" not in report
+    yellowed = image * torch.tensor([1.0, 0.95, 0.8])
+    assert colour(yellowed, "automatic")[0] > 0.03
+    found, report = colour(yellowed, "keep grey")
+    assert found < 1e-6 and "kept grey, as asked" in report
+    measurement = host.call("PosteriorObserve", image=yellowed, operator=operator, sigma_y=0.01)
+    found, report = colour(yellowed, "keep grey", guidance=host.call("PosteriorDDNM", measurement=measurement))
+    assert found < 1e-6 and "kept grey, as asked" in report
