@@ -3,7 +3,7 @@
     blur    its parameters, where their evidence (`spectrum`) is beyond doubt higher than that of the told ones, or the
             told ones are no more than a guess
     JPEG    its tables, read off the combs of its coefficients (`jpeg_tables`)
-    levels  y = a x + b, only where they are a guess (`fading`)
+    levels  y = a x + b, and y = a x, only where they are a guess (`fading`)
     noise   what is fine where a blur left nothing fine (`seen_noise`)
 
 A wrong operator is no small error. To divide by a disk of 4.5 pixels what a disk of 3 has blurred leaves a picture of
@@ -17,14 +17,16 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from ..operators.convolution import convolution
 from ..operators.families import DiskRadius, Exposure, GaussianWidth, Motion
 from ..operators.family import Family, told
+from ..operators.identity import Scale
 from ..operators.jpeg import JPEG
 from ..operators.levels import Levels
 from .blur_estimate import KERNELS, SMALLEST, likeliest
-from .fading import levels_of
+from .fading import BRIGHTEST, levels_of
 from .jpeg_tables import compression
 from .measurement import Measurement
 from .plain_noise import white_level
@@ -56,6 +58,8 @@ def as_seen(measurement: Measurement) -> Seen:
     operator, seen = measurement.operator, Seen(measurement)
     if operator.unknown and isinstance(operator, Levels):
         return _faded(measurement)
+    if operator.unknown and isinstance(operator, Scale):
+        return _darkened(measurement)
     if measurement.rounding == 0 or min(measurement.y.shape[-2:]) < SMALLEST:
         return seen
     if isinstance(operator, JPEG):
@@ -82,7 +86,7 @@ def _blurred(measurement: Measurement) -> Seen:
     return Seen(replace(measurement, operator=operator), words)
 
 
-def numbers(family: Family, theta: torch.Tensor) -> tuple[float, ...]:
+def numbers(family: Family, theta: Tensor) -> tuple[float, ...]:
     """theta, `K`, in the units of the family's names; none where it has none."""
     named = zip(family.names, theta.tolist(), strict=False)
     return tuple(math.degrees(value) if "degrees" in name else value for name, value in named)
@@ -105,12 +109,26 @@ def _compressed(measurement: Measurement) -> Seen:
 def _faded(measurement: Measurement) -> Seen:
     """Black of all colours, then white of those from which the cast that was told is taken."""
     operator, image = measurement.operator, measurement.operator.picture(measurement.y)
-    noise = measurement.noise.level or 0.0
-    if min(image.shape[-2:]) >= SMALLEST:
-        noise = sum(white_level(each[None]) for each in image.clamp(0, 1)) / len(image)
+    noise = _level(measurement, image)
     cast, offset = operator.gain / operator.gain.mean(), levels_of(image, noise).offset
     gain = levels_of((image - offset) / cast.to(image), noise).gain
     found = Levels(gain * cast, offset)
     said = (operator.gain.mean().item(), operator.offset.mean().item())
     words = in_words(Exposure(), said, (gain, offset))
     return Seen(replace(measurement, operator=found, y=found.read(image)), words)
+
+
+def _darkened(measurement: Measurement) -> Seen:
+    """Where white lies, black being told."""
+    operator, y = measurement.operator, measurement.y
+    levels = levels_of(y, _level(measurement, y + operator.offset))
+    factor = max(levels.gain + levels.offset / BRIGHTEST, 0.02)
+    words = in_words(Exposure(offset=False), (operator.factor,), (factor,))
+    return Seen(replace(measurement, operator=Scale(factor, operator.offset)), words)
+
+
+def _level(measurement: Measurement, images: Tensor) -> float:
+    """sigma of the noise as the pictures show it, as told where they are too small."""
+    if min(images.shape[-2:]) < SMALLEST:
+        return measurement.noise.level or 0.0
+    return sum(white_level(image[None]) for image in images.clamp(0, 1)) / len(images)

@@ -104,12 +104,13 @@ class ScaleNode(io.ComfyNode):
                     tooltip="What was added after that, where black is 0 and white is 1; a faded photo has about 0.3. "
                     "For Observe. Start with 0.",
                 ),
+                estimate_input(),
             ],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, factor, offset=0.0) -> io.NodeOutput:
-        return io.NodeOutput(Scale(factor, offset))
+    def execute(cls, factor, offset=0.0, estimate=False) -> io.NodeOutput:
+        return io.NodeOutput(told(Scale(factor, offset), Exposure(offset=False), estimate))
 
 
 class LevelsNode(io.ComfyNode):

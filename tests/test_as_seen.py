@@ -16,7 +16,7 @@ from posterior.operators.compose import compose
 from posterior.operators.convolution import convolution
 from posterior.operators.families import DiskRadius, Exposure, GaussianWidth, Motion
 from posterior.operators.family import told
-from posterior.operators.identity import Identity
+from posterior.operators.identity import Identity, Scale
 from posterior.operators.inpainting import RandomPixels
 from posterior.operators.jpeg import JPEG
 from posterior.operators.levels import Levels
@@ -97,6 +97,19 @@ def test_faded_levels_are_found_where_they_are_a_guess():
         assert found.operator.gain.flatten().tolist() == pytest.approx([0.48, 0.4, 0.32], rel=0.2)
         assert found.operator.offset.item() == pytest.approx(0.35, abs=0.05)
         torch.testing.assert_close(found.operator.picture(found.y), image)
+
+
+def test_a_darker_exposure_is_found_where_it_is_a_guess():
+    """The brightest place of a photo is nearly white, here as in the mean of photos; black stays as told."""
+    photo = load_photo("china", 128).movedim(-1, 1)
+    image = GaussianNoise(0.01).sample(0.35 * photo + 0.1, 0)
+    image = (255 * image).round() / 255
+    scale = told(Scale(0.6, 0.1), Exposure(offset=False), True)
+    seen = as_seen(Measurement.observe(scale, image, GaussianNoise(0.01)))
+    assert (
+        seen.measurement.operator.factor == pytest.approx(0.35, rel=0.1) and "gain: told 0.6, found 0.3" in seen.words
+    )
+    torch.testing.assert_close(seen.measurement.y, image - 0.1)
 
 
 @pytest.mark.parametrize("kernel", [kernels.disk(3.0), kernels.camera_shake(9, 1)], ids=["symmetric", "any"])
