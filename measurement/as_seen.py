@@ -4,7 +4,7 @@
             told ones are no more than a guess
     JPEG    its tables, read off the combs of its coefficients (`jpeg_tables`)
     levels  y = a x + b, and y = a x, only where they are a guess (`fading`)
-    noise   what is fine where a blur left nothing fine (`seen_noise`)
+    noise   what is fine where a blur left nothing fine (`seen_noise`); more than that is kept, and said
 
 A wrong operator is no small error. To divide by a disk of 4.5 pixels what a disk of 3 has blurred leaves a picture of
 rings, 10 dB below the blurred one. But the zeros of |k_hat| that make the rings also tell the true radius, to a few
@@ -29,8 +29,9 @@ from .blur_estimate import KERNELS, SMALLEST, likeliest
 from .fading import BRIGHTEST, levels_of
 from .jpeg_tables import compression
 from .measurement import Measurement
+from .noise import ROUNDING
 from .plain_noise import white_level
-from .seen_noise import as_noisy_as_seen
+from .seen_noise import as_noisy_as_seen, shown
 
 #: nats from which a photo contradicts the told parameters of a blur. On 96 crops of 128 pixels of training photographs,
 #: where they were right, the best were up to 9 better; where they were off by a half, 20 and more (from 4 on at noise
@@ -38,6 +39,10 @@ from .seen_noise import as_noisy_as_seen
 CLEAR = 10.0
 KIND: dict[type[Family], str] = {GaussianWidth: "gaussian", DiskRadius: "defocus", Motion: "motion"}
 NOT_WHITE = "with the {} as it was told the residual is not white, so that it was taken as the photo shows it: {}"
+SMOOTHER = (
+    "sigma_y = {:.2g} was kept as it was told, for a smoother picture; with it the residual is not white: as the photo shows "
+    "there is noise of {:.2g}, which may keep more detail"
+)
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,13 @@ def as_seen(measurement: Measurement) -> Seen:
         seen = _compressed(measurement)
     elif type(operator.family) in KIND:
         seen = _blurred(measurement)
-    noisy = as_noisy_as_seen(seen.measurement)
-    if noisy is seen.measurement:
+    noisy, level = as_noisy_as_seen(seen.measurement), measurement.noise.level
+    if noisy is not seen.measurement:
+        words = f"with sigma_y = {noisy.noise.level:.2g}, as the photo shows"
+    elif (least := shown(noisy)) is not None and level > 1.5 * max(least, ROUNDING):
+        words = SMOOTHER.format(level, max(least, ROUNDING))
+    else:
         return seen
-    words = f"with sigma_y = {noisy.noise.level:.2g}, as the photo shows"
     return Seen(noisy, f"{seen.words}; {words}" if seen.words else words)
 
 

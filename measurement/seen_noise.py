@@ -34,18 +34,26 @@ def as_noisy_as_seen(measurement: Measurement) -> Measurement:
 
     Where there is noise only, also where it is less by as much. Other damage, and small pictures, stay as they are.
     """
+    level, seen = measurement.noise.level, shown(measurement)
+    if seen is None:
+        return measurement
+    more = seen > (1.5 * level if isinstance(measurement.operator, Scale) else max(1.5 * level, 3 * ROUNDING))
+    less = isinstance(measurement.operator, Scale) and level > 1.5 * seen
+    return replace(measurement, noise=GaussianNoise(seen)) if more or less else measurement
+
+
+def shown(measurement: Measurement) -> float | None:
+    """sigma of the noise that the picture shows, image units; None where it cannot be told, or nobody said another."""
     operator, y, level = measurement.operator, measurement.y, measurement.noise.level
+    if level is None or measurement.rounding == 0:
+        return None
     if isinstance(operator, Scale):
-        seen = None if level is None or measurement.rounding == 0 else white_only(y)
-        off = seen is not None and not seen / 1.5 <= level <= 1.5 * seen
-        return replace(measurement, noise=GaussianNoise(seen)) if off and level > 0 else measurement
+        return white_only(y) if level > 0 else None
     blur = blur_in(operator)
-    if level is None or measurement.rounding == 0 or blur is None or min(y.shape[-2:]) < 64:
-        return measurement
-    if not operator.linear or operator.support(y) is not None or blur.kernel.square().sum((-2, -1)).max() > WIDE:
-        return measurement
-    seen = noise_level(y.clamp(0, 1)).max().item()
-    return replace(measurement, noise=GaussianNoise(seen)) if seen > max(1.5 * level, 3 * ROUNDING) else measurement
+    if blur is None or min(y.shape[-2:]) < 64 or not operator.linear or operator.support(y) is not None:
+        return None
+    wide = blur.kernel.square().sum((-2, -1)).max() <= WIDE
+    return noise_level(y.clamp(0, 1)).max().item() if wide else None
 
 
 def white_only(y: Tensor) -> float | None:

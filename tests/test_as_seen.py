@@ -120,6 +120,8 @@ def test_a_blurred_photo_is_as_noisy_as_it_looks(kernel, said, raised):
     measurement = Measurement.observe(blur, image, GaussianNoise(said))
     found = as_noisy_as_seen(measurement)
     assert found.noise.level == pytest.approx(0.01, rel=0.2) if raised else found is measurement
+    words = as_seen(measurement).words  # more than there is may be wanted, and is only said
+    assert ("as the photo shows" in words) == (said != 0.01) and ("was kept" in words) == (said == 0.03)
 
 
 @pytest.mark.parametrize("said", [0.007, 0.02, 0.06])
