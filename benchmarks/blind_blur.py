@@ -4,7 +4,8 @@
 
 Nothing was tuned on these photos. Motion has another angle on each. Prints each target and what was reached, a share of
 the photos; JSON last. `--learn` prints what was learned from N training photographs instead: the table `SHARP` of
-`measurement/spectrum.py`, and how often the kind is right beside what the confidence says.
+`measurement/spectrum.py`, how wide a Gaussian undamaged ones look beside blurred ones, and how often the kind is right
+beside what the confidence says.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from ..guidance.diffpir import PHOTOS as DEVIATION
 from ..guidance.diffpir import DiffPIR
-from ..measurement.blur_estimate import KERNELS, BlurEstimate, estimate_blur
+from ..measurement.blur_estimate import KERNELS, BlurEstimate, estimate_blur, log_likelihood
 from ..measurement.measurement import Measurement
 from ..measurement.noise import ROUNDING, GaussianNoise
 from ..measurement.plain_noise import estimated_level
@@ -29,8 +30,10 @@ from ..measurement.spectrum import SHARP, Spectrum, harmonics
 from ..measurement.true_size import true_size
 from ..operators.convolution import convolution
 from ..operators.identity import Identity
+from ..operators.kernels import gaussian
 from ..photos import PHOTOS, load_photo
-from ..priors.photo_data import load
+from ..priors.photo_data import load, reduced
+from ..priors.photo_data import photos as sources
 from ..samplers.annealed import AnnealedRestoration
 from .blind import saved
 from .blind_kernels import restored
@@ -162,9 +165,34 @@ def learn(count: int) -> dict[str, float]:
     rows = iter(zip(weights.mean(1).tolist(), weights.std(1).tolist(), strict=True))
     for group in SHARP:
         print(*(f"({mean:.2f}, {deviation:.2f})" for mean, deviation in (next(rows) for _ in group)))
+    softness(count)
+    softness(count)
     found = list(cases(training(count), True))
-    right = torch.tensor([kind == each.kind for kind, *_, each in found]).double()
-    return {"kind": right.mean().item(), "says": float(np.mean([each.confidence for *_, each in found]))}
+    right = np.array([kind == each.kind for kind, *_, each in found])
+    says = np.array([each.confidence for *_, each in found])
+    for low, high in ((0.0, 0.6), (0.6, 0.8), (0.8, 0.95), (0.95, 1.01)):
+        own = (low <= says) & (says < high)
+        print(f"confidence from {low:g}: {own.sum()}, says {says[own].mean():.2f}, right {right[own].mean():.2f}")
+    return {"kind": right.mean(), "says": says.mean()}
+
+
+def softness(count: int) -> None:
+    """How wide a Gaussian photographs look, quantiles: undamaged ones, and those that one of 1 pixel blurred."""
+    barely = []  # some people have them nearly as a camera left them
+    for picture in [next(reduced(photo.data, (4 / 3,)), None) for photo in sources()]:
+        if picture is not None and min(picture.shape[:2]) >= SIZE:
+            top, left = ((side - SIZE) // 2 for side in picture.shape[:2])
+            square = picture[top : top + SIZE, left : left + SIZE]
+            barely.append(torch.from_numpy(square.astype(np.float32) / 255).movedim(-1, 0)[None])
+    widths = np.geomspace(0.3, 1.6, 24)
+    blurs = [Identity(), *(convolution(gaussian(width)) for width in widths.tolist())]
+    for name, photos in (("as --learn", training(count)), ("reduced by 1.2", barely[:: max(1, len(barely) // count)])):
+        for kind, size in BLURS[:2]:
+            for noise in NOISES:
+                seen = [recorded(photo, kind, (size,), noise, turn) for turn, photo in enumerate(photos)]
+                best = [np.argmax([log_likelihood(each, blur) for blur in blurs]) for each in seen]
+                spread = np.quantile(np.array([0.0, *widths])[best], [0.05, 0.1, 0.5, 0.9, 0.95])
+                print(f"{name}, {kind} {size:g}, noise {noise:g}: 5, 10, 50, 90, 95 %: {spread.round(2)}", flush=True)
 
 
 PARTS: dict[str, Callable[[bool], dict[str, float]]] = {"blurs": blurs, "sizes": sizes, "repaired": repaired}
