@@ -139,7 +139,9 @@ def test_they_see_a_latent_model_through_its_vae(host, sd15, vae):
         assert samples.isfinite().all()
 
 
-@pytest.mark.parametrize("operator, method", [(downscale(4, "box"), "LATINO"), (JPEG(30), "FLAIR")], ids=str)
+@pytest.mark.parametrize(
+    "operator, method", [(downscale(4, "box"), "LATINO"), (JPEG(30), "FLAIR")], ids=["downscale", "JPEG"]
+)
 def test_solve_takes_few_steps_of_a_latent_model_without_its_gradient(host, sd15, vae, operator, method):
     picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
     measurement = Measurement.simulate(operator, picture, GaussianNoise(0.05), 0)

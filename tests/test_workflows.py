@@ -37,6 +37,21 @@ def test_a_workflow_is_what_the_editor_saves(path: Path):
         assert thumbnail.format == "JPEG" and 128 <= max(thumbnail.size) <= 512
 
 
+def test_comfy_lint_finds_nothing(server: Server):
+    """In the prompts, but that the files which they name are not on this server."""
+    linter = pytest.importorskip("comfy_lint.linter", reason="comfy-lint is not installed (tools/requirements-dev.txt)")
+    from comfy_lint.schema import normalize
+
+    info = server.object_info()
+    schema = normalize(info)
+    for path in WORKFLOWS:
+        prompt = to_prompt(json.loads(path.read_text(encoding="utf-8")), info)
+        found = linter.lint_workflow(prompt, schema)
+        loaders = (*TINY, "CLIPLoader", "DualCLIPLoader")
+        wrong = [each for each in found if each.rule != "invalid-enum" or each.class_type not in loaders]
+        assert not wrong, (path.stem, [each.message for each in wrong])
+
+
 def with_tiny_checkpoint(workflow: dict, server: Server, host: Callable[[], object]) -> dict:
     """The prompt of a workflow; one that wants the user's checkpoint finds one with random weights under its name, and
     is asked for little of it: a small picture and few steps."""

@@ -29,7 +29,7 @@ from .server import Server
 from .workflow import to_prompt
 
 #: groups of what belongs together, each in columns by the longest way from a source, within a column in the order of
-#: the prompt; of all ways to put groups beside and below each other, the one in which the graph is seen largest
+#: the prompt; of the ways to put groups beside and below each other, one in which the graph is seen large
 LAYOUT = r"""
 async ({prompt, workflow, note}) => {
     await (workflow ? app.loadGraphData(workflow) : app.loadApiJson(prompt, "workflow"));
@@ -49,8 +49,9 @@ async ({prompt, workflow, note}) => {
         const preview = /^(KSampler|SamplerCustomAdvanced|PosteriorSolve)$/.test(node.type) ? 230 : 0;  // while it runs
         const [width, height] = node.computeSize();
         node.setSize(isPicture(node) ? [340, 380] : [Math.max(320, width), height + preview]);
-        if (/Inpainting|Estimate|Diagnose|TrueSize|Simulate|AutoGuidance|MeasurementFit/.test(node.type))
-            said[node.id] = 70;
+        if ((node.outputs ?? []).some(slot => slot.name === "report"))
+            said[node.id] = /Solve|Samples|Diagnose$/.test(node.type) ? 150 : 110;
+        else if (/Inpainting|Observe|Simulate|UpscaleTo/.test(node.type)) said[node.id] = 60;
         // another Run gives the same picture again
         for (const widget of node.widgets ?? [])
             if (widget.name === "control_after_generate") widget.value = "fixed";
@@ -113,7 +114,7 @@ async ({prompt, workflow, note}) => {
     };
     const ways = [920, 750, 600].flatMap(highest => [true, false].flatMap(stacked =>
         [1, 2].flatMap(count => [false, true].map(below => arranged(highest, stacked, count, below)))));
-    const {boxes, right, scale} = ways.reduce((best, way) => way.scale > best.scale + 1e-9 ? way : best);
+    const {boxes, right, scale} = ways.reduce((best, way) => way.scale > 1.1 * best.scale ? way : best);
     for (const {name, color, columns, place: [left, top], width: wide, height: high} of boxes) {
         let x = left + pad;
         for (const column of columns) {
@@ -180,15 +181,25 @@ def grid(contents: list[bytes]) -> Image.Image:
 
 
 def thumbnail(pictures: list[Image.Image]) -> Image.Image:
-    """One picture, or the left half of the first and the right half of the last with a white line between them."""
+    """One picture, or the left half of the first and the right half of the last with a white line between them.
+
+    A last one that has a scale below it goes without; what was made wider stands below what it was.
+    """
     picture = pictures[-1].copy()
-    if len(pictures) > 1:
-        middle, height = picture.width // 2, picture.height
+    if len(pictures) > 1 and pictures[0].height == picture.height and pictures[0].width < picture.width:
+        sheet = Image.new("RGB", (picture.width, 2 * picture.height + 4), "white")
+        sheet.paste("black", (0, 0, *picture.size))
+        sheet.paste(pictures[0], ((picture.width - pictures[0].width) // 2, 0))
+        sheet.paste(picture, (0, picture.height + 4))
+        picture = sheet
+    elif len(pictures) > 1:
+        width, height = picture.width, picture.width * pictures[0].height // pictures[0].width
+        picture = picture.crop((0, 0, width, min(height, picture.height)))
         before = pictures[0].resize(picture.size, Image.Resampling.NEAREST)
-        picture.paste(before.crop((0, 0, middle, height)), (0, 0))
-        picture.paste("white", (middle, 0, middle + max(1, picture.width // 128), height))
-    if picture.width < 256:  # a card of the template browser is larger
-        picture = picture.resize([side * (384 // picture.width) for side in picture.size], Image.Resampling.BICUBIC)
+        picture.paste(before.crop((0, 0, width // 2, picture.height)), (0, 0))
+        picture.paste("white", (width // 2, 0, width // 2 + max(1, width // 128), picture.height))
+    if picture.width < 384:  # a card of the template browser is larger
+        picture = picture.resize((384, round(384 / picture.width * picture.height)), Image.Resampling.BICUBIC)
     picture.thumbnail((512, 512))
     return picture
 
@@ -202,17 +213,14 @@ def main() -> None:
     options = parser.parse_args()
     read = [json.loads(path.read_text(encoding="utf-8")) for path in options.files[: None if options.again else 1]]
     with Server(environment.get(None), cpu=True) as server:
-        if options.again:
-            for path, workflow in zip(options.files, draw(server, [{"workflow": each} for each in read]), strict=True):
-                written(workflow, path)
-            return
         note = options.note.read_text(encoding="utf-8") if options.note else ""
-        (workflow,) = draw(server, [{"prompt": read[0], "note": note}])
-        written(workflow, options.files[1])
-        if options.thumbnail:
-            outputs = server.run(to_prompt(workflow, server.object_info()))
-            pictures = [grid(server.images({identity: outputs[identity]})) for identity in options.thumbnail]
-            thumbnail(pictures).save(options.files[1].with_suffix(".jpg"), quality=90)
+        made = draw(server, [{"workflow": each} if options.again else {"prompt": each, "note": note} for each in read])
+        for path, workflow in zip(options.files[0 if options.again else 1 :], made, strict=True):
+            written(workflow, path)
+            if options.thumbnail:
+                outputs = server.run(to_prompt(workflow, server.object_info()))
+                pictures = [grid(server.images({identity: outputs[identity]})) for identity in options.thumbnail]
+                thumbnail(pictures).save(path.with_suffix(".jpg"), quality=90)
 
 
 if __name__ == "__main__":

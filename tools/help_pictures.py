@@ -2,6 +2,7 @@
 
     python tools/package.py posterior.tools.help_pictures             # where a page has none yet
     python tools/package.py posterior.tools.help_pictures NODE ...    # those of some nodes again
+    python tools/package.py posterior.tools.help_pictures graph       # README's: a template that has run
 
 An operator shows what it does to a photo, with its own defaults: before and after. Any other node is drawn in the
 smallest template that uses it, beside what that template gives; one that no template uses stands by itself.
@@ -135,6 +136,32 @@ def drawn(page: Any, kind: str, workflow: Path | None) -> Image.Image:
         return beside([node, result], max(node.height, result.height))
 
 
+#: moves the groups of the graph into the window; gives what to cut out
+AROUND = """
+async () => {
+    const {ds} = app.canvas, scale = 0.8, groups = app.graph._groups;
+    const edge = (of, side) => of(...groups.map(({pos, size}) => side(pos, size)));
+    const [x, y] = [0, 1].map(axis => edge(Math.min, pos => pos[axis]));
+    const [width, height] = [0, 1].map(axis => edge(Math.max, (pos, size) => pos[axis] + size[axis]) - [x, y][axis]);
+    [ds.scale, ds.offset] = [scale, [100 / scale - x, 200 / scale - y]];
+    app.canvas.deselectAll();
+    app.canvas.draw(true, true);
+    await new Promise(done => setTimeout(done, 300));  // widgets that are HTML follow with the next frame
+    const canvas = app.canvas.canvas.getBoundingClientRect(), rim = 8, size = side => side * scale + 2 * rim;
+    return {x: canvas.x + 100 - rim, y: canvas.y + 200 - rim, width: size(width), height: size(height)};
+}
+"""
+
+
+def finished(page: Any, template: str) -> Image.Image:
+    """The groups of a template that has run."""
+    workflow = json.loads((CLONE / "workflows" / f"{template}.json").read_text(encoding="utf-8"))
+    page.evaluate("async workflow => { await app.loadGraphData(workflow); await app.queuePrompt(0); }", workflow)
+    pictures = "app.graph._nodes.filter(node => /^(Save|Preview)Image$/.test(node.type)).map(node => node.imgs?.[0])"
+    page.wait_for_function(f"{pictures}.every(image => image?.complete && image.naturalWidth)", timeout=600_000)
+    return Image.open(io.BytesIO(page.screenshot(clip=page.evaluate(AROUND)))).convert("RGB")
+
+
 def smallest_template(kind: str) -> Path | None:
     """The template with the fewest nodes, of those for artists where one of them uses it."""
     sizes = {}
@@ -179,6 +206,9 @@ def main() -> None:
         info = server.object_info()
         upload_inputs(server)
         for key in wanted:
+            if key == "graph":
+                finished(page, "inpaint_photo").save(PICTURES / "graph.jpg", quality=85, optimize=True)
+                continue
             name, template = info[key]["display_name"], smallest_template(key)
             if info[key]["category"] == OPERATORS:
                 picture, caption = before_and_after(server, info, key), f"A photo before and after {name}"
