@@ -76,6 +76,15 @@ def with_tiny_checkpoint(workflow: dict, server: Server, host: Callable[[], obje
     return {key: node for key, node in prompt.items() if node["class_type"] not in ("CLIPLoader", "DualCLIPLoader")}
 
 
+def checkpoint(path: Path) -> None:
+    """One file under every name: its text encoder has its true size."""
+    one = path.with_name("tiny.safetensors")
+    if not one.exists():
+        tiny_models.sd15_checkpoint(one)
+    if not path.exists():
+        path.hardlink_to(one)
+
+
 #: of the diffusion models that templates name
 FAMILIES = {
     name: next(family for family in tiny_families.FAMILIES if family.name == kind)
@@ -91,7 +100,7 @@ VAES: dict[str, Callable[[Path], object]] = {
 }
 #: where a loader finds its files, and what makes a tiny one
 TINY: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "CheckpointLoaderSimple": ("checkpoints", tiny_models.sd15_checkpoint),
+    "CheckpointLoaderSimple": ("checkpoints", checkpoint),
     "UNETLoader": ("diffusion_models", lambda path: tiny_families.save(FAMILIES[path.name], path)),
     "VAELoader": ("vae", lambda path: VAES[path.name](path)),
 }
@@ -121,6 +130,9 @@ def check_repair(prompt: dict, outputs: dict, server: Server) -> None:
 def test_a_workflow_runs(path: Path, server: Server, request: pytest.FixtureRequest):
     workflow = json.loads(path.read_text(encoding="utf-8"))
     prompt = with_tiny_checkpoint(workflow, server, lambda: request.getfixturevalue("host"))
+    for node in prompt.values() if path.stem.startswith("study_") else ():
+        if node["class_type"] == "PosteriorExamplePhoto":  # the demo runs them in full size
+            node["inputs"]["size"] = min(128, node["inputs"]["size"])
     outputs = server.wait(server.submit(prompt, client="test"))  # those of pictures that another graph has shown too
     check_repair(prompt, outputs, server)
     for identity, node in prompt.items():
