@@ -39,8 +39,8 @@ def restored(prior: Prior, y: Tensor, noise: ColouredNoise) -> tuple[Tensor, flo
     measurement = Measurement.observe(Identity(), y, noise)
     start, end = 2 * noise.spectrum.max().sqrt(), 0.4 * noise.sigma.mean()
     sigmas = torch.logspace(start.log10(), end.log10(), STEPS).tolist()
-    block, _ = automatic(measurement, STEPS, restore=True)
-    run = Run(prior, [*map(level, sigmas), level(0.0)], [block], Streams(1, "sampling"))
+    blocks = automatic(measurement, STEPS, restore=True).blocks
+    run = Run(prior, [*map(level, sigmas), level(0.0)], blocks, Streams(1, "sampling"))
     x = AnnealedRestoration()(run, y.clone()).clamp(0, 1)
     return x, measurement.fit(x).item()
 

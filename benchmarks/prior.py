@@ -190,7 +190,7 @@ def photographs(quick: bool, sheet: Path | None) -> list[dict[str, Any]]:
             print(f"{name:26} {key:15} {row['psnr']:6.2f} dB   {best:22} {row['psnr_baseline']:6.2f} dB", flush=True)
         if sheet and not pure:
             two = replace(measurement, y=measurement.y[:2])
-            method, _ = automatic(two, 30)
+            (method,) = automatic(two, 30).blocks
             drawn = sample(priors["with FFDNet"], method, tuple(clean[:2].shape), 20 if quick else 30)
             seen = F.interpolate(two.y, clean.shape[-2:])
             columns = (clean, seen, candidates[best], *answers.values(), drawn)

@@ -43,10 +43,12 @@ class PiGDM(Guidance):
     Args:
         deviation: sqrt(c), standard deviation of the pictures in the model's unit (pixel models: [-1, 1]).
         jacobian: False replaces J by the white prior's, which leaves x0_hat + r_t^2 A^T (...)^-1 r.
+        limit: how many times too long a step may be, > 0.
     """
 
     deviation: float = 1.0
     jacobian: bool = True
+    limit: float = LIMIT
 
     label = "Pi-GDM"
     whitens = True
@@ -83,7 +85,7 @@ class PiGDM(Guidance):
     def _cut(self, step: Tensor, state: State) -> Tensor:
         seen, residual = self.measurement.operator.forward(step), self.measurement.residual(state.x0)
         along, length = ((seen * each).flatten(1).sum(1) for each in (residual, seen))
-        share = (LIMIT * along / length.clamp_min(1e-30)).clamp(0, 1)
+        share = (self.limit * along / length.clamp_min(1e-30)).clamp(0, 1)
         return share.view(-1, *[1] * (step.ndim - 1)) * step
 
 

@@ -5,7 +5,7 @@ The best known path for each damage, where no guidance is given:
     noise only         restoration: the posterior mean, one model call at the noise's own level, x_t = A^+ y
     linear             restoration: annealed, from the smooth inverse
     JPEG and the like  restoration: annealed Pi-GDM without a Jacobian, from the damaged picture with its holes closed
-    all else, samples  Guided DDIM with eta = 1 from noise
+    all else, samples  Guided DDIM with eta = 1 from noise, each step twice where much of the picture is gone
 
 Pixels that are known stay the user's own (`own_pixels`), and grey photos stay grey (`guidance.grey`). What was told of
 the damage is checked in `solver`.
@@ -28,13 +28,12 @@ from ..guidance.auto import Effort, automatic
 from ..guidance.base import Guidance
 from ..guidance.grey import Colours, Grey, in_grey, is_grey, stays_grey
 from ..measurement.blend import keep_measured, shows_pixels
-from ..measurement.coloured_noise import ColouredNoise
 from ..measurement.measurement import Measurement
 from ..measurement.noise import ROUNDING, GaussianNoise
 from ..measurement.noise_level import noise_level
 from ..operators.identity import Scale
-from ..samplers.annealed import AnnealedRestoration
-from ..samplers.auto import for_latents
+from ..samplers.annealed import AnnealedRestoration, restoration_sigmas_for
+from ..samplers.auto import for_latents, for_pictures
 from ..samplers.ddim import GuidedDDIM
 from .autograd.memory import gradient_fits
 from .run import Guide
@@ -43,6 +42,8 @@ from .spaces.space import schedule_of
 from .spaces.vae import is_latent_vae, latent_size
 from .start import decode, start_latent
 
+#: bytes of weights up to which a gradient through the model needs no memory worth mentioning
+LIGHT = 64 * 2**20
 #: the noise that Observe says when nobody says anything else
 SAID = 0.02
 
@@ -102,6 +103,7 @@ def _choose(
     cfg: float, colours: Colours,
 ) -> Path:  # fmt: skip
     latent, grey, keeps = is_latent_vae(vae), stays_grey(measurement, colours), False
+    walk = GuidedDDIM(1.0)
     if guides:
         grey = grey and colours != "automatic"  # those who choose their own guidance say so
         words = ", ".join([*(guide.block.label for guide in guides), *(["kept grey, as asked"] if grey else [])])
@@ -118,14 +120,18 @@ def _choose(
             about = f"; the known pixels look cleaner than sigma_y = {level:g} and were kept as they are{about}"
         if latent and (few := _for_latents(patcher, measurement, steps, vae, cfg)):
             return replace(few, words=few.words + about, keeps=keeps, grey=grey)
-        block, words = automatic(measurement, steps, latent, restore, effort)
-        words += about
-        guides = (Guide(block, vae), *_greyed(measurement, vae, grey))
+        if latent:
+            chosen = automatic(measurement, steps, latent)
+        else:
+            gradient = effort == "best" or patcher.model_size() <= LIGHT
+            chosen, walk, steps = for_pictures(measurement, steps, restore, gradient)
+        words = chosen.report + about
+        guides = (*(Guide(block, vae) for block in chosen.blocks), *_greyed(measurement, vae, grey))
     if restore and can_restore(guides, vae):
         sigmas, sampler = on_schedule(patcher, restoration_sigmas_for(measurement, steps)), AnnealedRestoration()
         start, kind = "smooth", "restoration"
     else:
-        sigmas, sampler, start, kind = sampling_sigmas(patcher, steps), GuidedDDIM(1.0), "noise", "sample"
+        sigmas, sampler, start, kind = sampling_sigmas(patcher, steps), walk, "noise", "sample"
     words = f"{'restoration' if kind == 'restoration' else 'samples'} by {words}; {steps} steps"
     return Path(measurement, GuidedSampler(guides, sampler), sigmas, start, kind, words, keeps, grey)
 
@@ -195,31 +201,6 @@ def can_restore(guides: Sequence[Guide], vae: Any = None) -> bool:
     return not is_latent_vae(vae) and all(
         (b.measurement.operator.linear or b.latent == "pictures") and not b.owns_transition for b in blocks
     )
-
-
-def restoration_sigmas(start: float, end: float, steps: int) -> Tensor:
-    """`steps` noise levels from start down to end in equal ratios, and the final 0."""
-    return torch.cat([torch.logspace(torch.tensor(start).log10(), torch.tensor(end).log10(), steps), torch.zeros(1)])
-
-
-def restoration_sigmas_for(measurement: Measurement, steps: int) -> Tensor:
-    """A ladder that fits the noise, [-1, 1] unit: it ends at half the measurement's own level.
-
-    JPEG and the like, which are not linear, have one ladder at all qualities, 0.3 to 0.03.
-
-    There the proximal step still trusts the data more than the prior by four to one, so that the picture neither
-    fits the noise nor misses the data. It starts where a denoiser can bridge a scratch. Noise with blotches is white
-    noise of several levels, one for each frequency: it starts at the loudest, and goes on to less than half of their
-    mean (how chosen: four crops of 96 x 96 of photographs that the embedded prior was trained on).
-    """
-    if not measurement.operator.linear:
-        return restoration_sigmas(0.3, 0.03, steps)
-    level = float(torch.as_tensor(measurement.noise.deviation(measurement.y)).double().mean())
-    end = min(max(level, 0.01), 1.0)  # 2 sigma_y / 2
-    if isinstance(measurement.noise, ColouredNoise):
-        loudest = 2 * measurement.noise.spectrum.max().sqrt().item()
-        return restoration_sigmas(min(max(0.4, loudest), 4.0), 0.4 * end, steps)
-    return restoration_sigmas(max(0.4, 2 * end), end, steps)
 
 
 def on_schedule(patcher, sigmas: Tensor) -> Tensor:

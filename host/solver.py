@@ -24,13 +24,13 @@ from ..operators.base import Operator
 from ..operators.compose import Composition, compose
 from ..operators.families import Blur
 from ..operators.identity import Identity
-from ..samplers.annealed import AnnealedRestoration
+from ..samplers.annealed import AnnealedRestoration, restoration_sigmas
 from ..samplers.blind import DETAIL, Blind
 from ..samplers.unknown import Unknown
 from .models.tiled import fitting
 from .run import Guide
 from .sampler import GuidedSampler
-from .solve import Path, choose, on_schedule, restoration_sigmas, run_sampler
+from .solve import Path, choose, on_schedule, run_sampler
 from .spaces.vae import is_latent_vae
 from .start import start_latent
 

@@ -10,9 +10,10 @@ from comfy_api.latest import io
 from ..guidance.auto import automatic
 from ..guidance.general import General
 from ..guidance.timing import SCHEDULES, Timing
+from ..host.run import Guide
 from ..host.spaces.vae import is_latent_vae
 from .report import losses_in_words, paragraphs, rounding_in_words, spoken
-from .schema import GuidanceNode, Setting, chain, effort_input, guidance_output, guidance_schema
+from .schema import GuidanceNode, Setting, effort_input, guidance_output, guidance_schema
 from .sockets import Guidance
 
 
@@ -35,10 +36,10 @@ class AutoGuidanceNode(io.ComfyNode):
     @classmethod
     def execute(cls, measurement, steps, guidance=None, vae=None, effort="normal") -> io.NodeOutput:
         with torch.inference_mode(False):
-            block, report = automatic(measurement, steps, is_latent_vae(vae), effort=effort)
-        (guides,) = chain(lambda: block, guidance, vae).args
+            chosen = automatic(measurement, steps, is_latent_vae(vae), gradient=effort == "best")
+            guides = (*(guidance or ()), *(Guide(block, vae) for block in chosen.blocks))
         about = losses_in_words(measurement), rounding_in_words(measurement)
-        return spoken(guides, report, text=paragraphs(report, *about))
+        return spoken(guides, chosen.report, text=paragraphs(chosen.report, *about))
 
 
 class GeneralGuidanceNode(GuidanceNode):

@@ -8,10 +8,9 @@ from comfy_api.latest import io
 
 from ..guidance.grey import Colours
 from ..host.apply import apply_guidance
-from ..host.solve import restoration_sigmas
 from ..host.solver import solve
 from ..host.start import STARTS, start_latent
-from ..samplers.annealed import AnnealedRestoration
+from ..samplers.annealed import AnnealedRestoration, restoration_sigmas
 from ..samplers.base import Sampler
 from ..samplers.ddim import GuidedDDIM
 from .priors import prompts
@@ -48,7 +47,7 @@ class GuidedDDIMNode(SamplerNode):
             tooltip="Time travel: take each stretch of steps so many times, going back up in noise in between. "
             "More makes filled-in parts fit better and takes as many times longer. Start with 1, which is off.",
         ),
-        Setting("jump", "Time travel: length of a stretch, in steps. Start with 10.", 1, 1000, later=True),
+        Setting("jump", "Time travel: length of a stretch, in steps. Start with 1; RePaint has 10.", 1, 1000, later=True),
         Setting(
             "start", id="travel_start", least=0.0, most=1.0, step=0.01, later=True,
             tooltip="Time travel from this share of the sampling on, 0 to 1. Start with 0.",

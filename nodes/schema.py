@@ -187,8 +187,8 @@ def guidance_schema(
 def effort_input() -> io.Combo.Input:
     return io.Combo.Input(
         "effort", options=list(EFFORTS), default="normal", optional=True,
-        tooltip="normal: no gradient through the model for masks, blur, upscaling. best: one, for twice the time or more and "
-        "samples that fill large holes more truly, with models that know such pictures well. Start with normal.",
+        tooltip="best: where half of the picture is gone, samples take a gradient through the model at first, which needs more "
+        "memory. normal: only with a small model, in Solve and Posterior Samples. Start with normal.",
     )  # fmt: skip
 
 

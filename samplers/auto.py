@@ -1,10 +1,15 @@
-"""A sampler that brings the measurement in by itself, where a latent model is better off with one than with DPS."""
+"""The sampler that goes with the automatic choice of guidance, or does without one."""
 
 from __future__ import annotations
 
-from ..guidance.auto import FEW
+from dataclasses import replace
+
+from ..guidance.auto import EARLY, FEW, WIDE, Choice, automatic, deep
+from ..guidance.diffpir import PHOTOS, DiffPIR
+from ..guidance.timing import Timing
 from ..measurement.measurement import Measurement
 from .base import Sampler
+from .ddim import GuidedDDIM
 from .flair import FLAIR
 from .flow_dps import TRIPS
 from .latino import LATINO
@@ -25,3 +30,33 @@ def for_latents(measurement: Measurement, steps: int, cfg: float, gradient: bool
     if not gradient:
         return TRIPS, "TriPS-T, because a gradient through this model does not fit the memory, only one through the VAE"
     return None
+
+
+#: share of the sampling up to which DiffPIR answers with draws; noise of later ones would stay in the picture
+DRAWN = 0.9
+
+
+def for_pictures(
+    measurement: Measurement, calls: int, restore: bool = False, gradient: bool = False
+) -> tuple[Choice, GuidedDDIM, int]:
+    """Guidance, sampler and steps of a model on pictures, for so many model calls.
+
+    Where much of the picture is gone (`deep`) samples take each step twice, time travel with jump 1 on half as many
+    levels, with DiffPIR as a draw, which puts more noise back where nothing was seen. With a gradient the first half of
+    the levels has Pi-GDM once instead, for as many calls.
+
+    Args:
+        restore, gradient: as in `automatic`.
+    """
+    chosen = automatic(measurement, calls, False, restore, gradient)
+    if restore or calls <= FEW or deep(measurement) < WIDE:
+        return chosen, GuidedDDIM(1.0), calls
+    start = EARLY if gradient else 0.0
+    *first, last = chosen.blocks
+    drawn = DiffPIR(measurement, 1.0, PHOTOS, smooth=True, draw=True, timing=Timing(start=start, end=DRAWN))
+    words, other = "DiffPIR as a draw, each step twice", "Pi-GDM in the first half (effort best)"
+    if gradient:
+        words, other = f"Pi-GDM in the first half, then {words}", f"{words} (without a gradient)"
+    blocks = (*first, drawn, replace(last, timing=Timing(start=DRAWN)))
+    chosen = Choice(blocks, f"{words}, because much of the picture is gone", other)
+    return chosen, GuidedDDIM(1.0, repeats=2, jump=1, start=start), calls // 2

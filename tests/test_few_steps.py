@@ -301,5 +301,5 @@ def test_the_automatic_choice_of_latent_models(steps: int, cfg: float, linear: b
     measurement = Measurement.simulate(operator, torch.rand(1, 3, 16, 16), GaussianNoise(0.1), 0)
     chosen = for_latents(measurement, steps, cfg, gradient)
     assert chosen is None if expected is None else chosen[0] == expected and ", because" in chosen[1]
-    block, _ = automatic(measurement, steps, latent=True)
+    (block,) = automatic(measurement, steps, latent=True).blocks
     assert isinstance(block, DiffPIR if linear and steps <= 12 else DPS)
