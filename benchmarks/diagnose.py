@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from PIL import Image
 from skimage.restoration import inpaint_biharmonic
 from torch import Tensor
 
@@ -54,6 +55,14 @@ def scratched(x: Tensor) -> Tensor:
     return torch.where(load_damage("scratches", x.shape[-1])[None] > 0, 0.97, x)
 
 
+def enlarged(x: Tensor) -> Tensor:
+    """Reduced by a half and enlarged again, by Pillow."""
+    picture, side = Image.fromarray((255 * x[0].movedim(0, -1)).round().byte().numpy()), x.shape[-1]
+    small = picture.resize((side // 2, side // 2), Image.Resampling.BICUBIC)
+    large = np.array(small.resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32) / 255
+    return torch.from_numpy(large).movedim(-1, 0)[None]
+
+
 CASES: dict[str, tuple[set[str], Callable[[Tensor, int], Tensor]]] = {
     "undamaged": (set(), lambda x, turn: x),
     "blur + noise": (
@@ -63,6 +72,7 @@ CASES: dict[str, tuple[set[str], Callable[[Tensor, int], Tensor]]] = {
     "small + JPEG": (
         {"small size", "JPEG"}, lambda x, turn: saved(bytes_of(downscale(4).forward(x)), 30, "4:2:0"),
     ),
+    "enlarged": ({"enlargement"}, lambda x, turn: enlarged(x)),
     "scratches + fading": ({"scratches", "fading"}, lambda x, turn: bytes_of(scratched(0.35 + 0.4 * x))),
 }  # fmt: skip
 

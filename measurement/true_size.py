@@ -78,9 +78,9 @@ class TrueSize:
         return (self.large[0] * self.large[1] / (self.size[0] * self.size[1])) ** 0.5
 
     @property
-    def operator(self) -> Resize:
+    def operator(self) -> Enlarged:
         """From a picture of the large size to the small one."""
-        return Resize(self.large, self.size)
+        return Enlarged(self.large, self.size, self)
 
     def __str__(self) -> str:
         (h, w), (rows, columns) = self.size, self.large
@@ -88,10 +88,37 @@ class TrueSize:
 
     def small(self, picture: Tensor) -> Tensor:
         """The picture before it was enlarged, by least squares, `B C h w` in [0, 1]."""
-        for dim, m in zip((-2, -1), self.size, strict=True):
-            back = torch.linalg.pinv(enlarging(picture.shape[dim], m, self.kernel)).to(picture)
-            picture = back @ picture if dim == -2 else picture @ back.mT
-        return picture.clamp(0, 1)
+        return self._along(picture, lambda u: torch.linalg.pinv(u)).clamp(0, 1)
+
+    def enlarge(self, small: Tensor) -> Tensor:
+        """The picture after it was enlarged."""
+        return self._along(small, lambda u: u)
+
+    def _along(self, picture: Tensor, made: Callable[[Tensor], Tensor]) -> Tensor:
+        for dim, (n, m) in enumerate(zip(self.large, self.size, strict=True), -2):
+            matrix = made(enlarging(n, m, self.kernel)).to(picture)
+            picture = matrix @ picture if dim == -2 else picture @ matrix.mT
+        return picture
+
+
+class Enlarged(Resize):
+    """y is the small picture of which a given one was made: U^+ times that, so that only its own pixels are known.
+
+    It takes a picture of either size.
+
+    Args:
+        found: how it was enlarged.
+    """
+
+    def __init__(self, large: tuple[int, int], small: tuple[int, int], found: TrueSize):
+        super().__init__(large, small)
+        self.found = found
+
+    def read(self, image: Tensor) -> Tensor:
+        return self.found.small(image) if tuple(image.shape[-2:]) == self.large else image
+
+    def picture(self, y: Tensor) -> Tensor:
+        return self.found.enlarge(y)
 
 
 def true_size(picture: Tensor) -> TrueSize | None:
