@@ -42,8 +42,6 @@ from .spaces.space import schedule_of
 from .spaces.vae import is_latent_vae, latent_size
 from .start import decode, start_latent
 
-#: bytes of weights up to which a gradient through the model needs no memory worth mentioning
-LIGHT = 64 * 2**20
 #: the noise that Observe says when nobody says anything else
 SAID = 0.02
 
@@ -123,8 +121,7 @@ def _choose(
         if latent:
             chosen = automatic(measurement, steps, latent)
         else:
-            gradient = effort == "best" or patcher.model_size() <= LIGHT
-            chosen, walk, steps = for_pictures(measurement, steps, restore, gradient)
+            chosen, walk, steps = for_pictures(measurement, steps, restore, effort == "best")
         words = chosen.report + about
         guides = (*(Guide(block, vae) for block in chosen.blocks), *_greyed(measurement, vae, grey))
     if restore and can_restore(guides, vae):

@@ -188,7 +188,7 @@ def effort_input() -> io.Combo.Input:
     return io.Combo.Input(
         "effort", options=list(EFFORTS), default="normal", optional=True,
         tooltip="best: where half of the picture is gone, samples take a gradient through the model at first, which needs more "
-        "memory. normal: only with a small model, in Solve and Posterior Samples. Start with normal.",
+        "memory. normal: no gradient. Start with normal; try best with models that know such pictures.",
     )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def for_pictures(
     Args:
         restore, gradient: as in `automatic`.
     """
-    chosen = automatic(measurement, calls, False, restore, gradient)
+    chosen = automatic(measurement, calls, False, restore, gradient and calls > FEW)
     if restore or calls <= FEW or deep(measurement) < WIDE:
         return chosen, GuidedDDIM(1.0), calls
     start = EARLY if gradient else 0.0
