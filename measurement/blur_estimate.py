@@ -28,6 +28,7 @@ from ..operators.base import Operator
 from ..operators.convolution import convolution
 from ..operators.identity import Identity
 from ..operators.kernels import disk, gaussian, motion
+from .jpeg_tables import compression
 from .seen_noise import blur_in
 from .spectrum import Spectrum, smeared
 
@@ -43,8 +44,8 @@ GRID = {
 ACROSS = 1.6
 #: how many of the best points of the grid are looked at more closely
 STARTS = 3
-#: T over the size of the best evidence
-TEMPERATURE = 0.005
+#: T over the size of the best evidence, of a picture as it was recorded, and of a JPEG
+TEMPERATURE = 0.005, 0.01
 #: log p(kind), but for a constant: of movements there are so many that one of them fits a sharp photo by chance
 LOG_ODDS = (0.0, 0.75, 0.25, -4.0)
 #: largest side of a block; smallest side of a picture
@@ -84,16 +85,20 @@ class BlurEstimate:
         return f"{what} (confidence {100 * self.confidence:.0f} %)"
 
 
-def estimate_blur(picture: Tensor) -> BlurEstimate:
+def estimate_blur(picture: Tensor, compressed: bool | None = None) -> BlurEstimate:
     """The blur of a picture, or of several that were blurred alike.
 
     Args:
         picture: `B C H W` in [0, 1], at least 64 x 64, of whole pixels as they were recorded, not resized since.
+        compressed: whether it is a JPEG; None to find out.
 
     Raises:
         Refusal: when a side is shorter.
     """
-    spectra = _spectra(picture)
+    _require(picture)
+    if compressed is None:
+        compressed = any(compression(each[None, : 3 if len(each) >= 3 else 1]) is not None for each in picture)
+    spectra = _spectra(picture, compressed)
     side = spectra[0].side
     thetas, powers = _grid(side)
     rough = torch.cat([_evidence(spectra, part, every=3, rounds=5) for part in powers.split(100)])
@@ -103,7 +108,7 @@ def estimate_blur(picture: Tensor) -> BlurEstimate:
         starts = [thetas[own[index]][1] for index in rough[own].topk(min(STARTS, len(own))).indices.tolist()]
         found[kind] = _refined(spectra, kind, starts)
     evidence = torch.tensor([found[kind][0] for kind in KINDS])
-    logits = evidence / (TEMPERATURE * evidence.max().abs().clamp_min(1.0)) + torch.tensor(LOG_ODDS)
+    logits = evidence / (TEMPERATURE[compressed] * evidence.max().abs().clamp_min(1.0)) + torch.tensor(LOG_ODDS)
     probabilities = dict(zip(KINDS, logits.softmax(0).tolist(), strict=True))
     kind = max(KINDS, key=probabilities.__getitem__)
     theta = found[kind][1]
@@ -155,15 +160,18 @@ def likeliest(picture: Tensor, kind: str, told: tuple[float, ...], guess: bool) 
     return (theta, value - as_told) if value > as_told else (told, 0.0)
 
 
-def _spectra(picture: Tensor) -> list[Spectrum]:
-    smallest = min(picture.shape[-2:])
-    if smallest < SMALLEST:
+def _require(picture: Tensor) -> None:
+    if min(picture.shape[-2:]) < SMALLEST:
         raise Refusal(
             f"The picture is {picture.shape[-1]} x {picture.shape[-2]}; reading its blur takes at least {SMALLEST} x "
             f"{SMALLEST} pixels."
         )
-    side = BLOCK if smallest >= BLOCK else SMALLEST
-    return [Spectrum(each, side) for each in picture]
+
+
+def _spectra(picture: Tensor, compressed: bool = False) -> list[Spectrum]:
+    _require(picture)
+    side = BLOCK if min(picture.shape[-2:]) >= BLOCK else SMALLEST
+    return [Spectrum(each, side, compressed) for each in picture]
 
 
 def _evidence(spectra: Sequence[Spectrum], powers: Tensor, every: int = 1, rounds: int = 8) -> Tensor:

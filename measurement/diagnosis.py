@@ -178,7 +178,7 @@ def diagnose(
     if "noise" in looked:
         noise = white_level(image, lost) if jpeg is None else noise_before(image, jpeg)
     if "blur" in looked and jpeg is None:
-        seen = estimate_blur(filled)
+        seen = estimate_blur(filled, compressed=False if "JPEG" in looked else None)
         blur = seen if seen.operator is not None and seen.confidence > LIKELY else None
     if "noise" in looked and jpeg is None and blur is None:
         spectrum = noise_spectrum(filled)

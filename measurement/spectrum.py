@@ -35,9 +35,9 @@ SHARP = (
     ((0.35, 0.74), (0.35, 0.74)),  # ridges where f_x = 0 and where f_y = 0, 0.012 wide
 )
 #: standard deviations of the log of the noise: level, f^2, u, (1, u) cos 4 phi, cos 8 phi, and the ridges; white noise
-#: has the level alone, a JPEG leaves little in the corners and more on the axes. With five times as much of the others
-#: the noise takes what is fine in soft photographs
-NOISE = (2.0, 1.0, 0.2, 0.2, 0.1, 0.1, 0.3, 0.3)
+#: has the level alone, a JPEG leaves little in the corners and more on the axes. Only what is known to be one has much
+#: of the others (the second): such noise takes what is fine in soft photographs
+NOISE = (2.0, 1.0, 0.2, 0.2, 0.1, 0.1, 0.3, 0.3), (2.0, 5.0, 1.0, 1.0, 0.5, 0.5, 1.5, 1.5)
 #: variance of log I around its model: of textures, and of a periodogram, over the number of blocks
 TEXTURE, PERIODOGRAM = 0.12, 0.9
 #: degrees of freedom of Student's law; share of the frequencies that count, since the taper makes neighbours alike
@@ -66,9 +66,10 @@ class Spectrum:
     Args:
         picture: `C H W` in [0, 1].
         side: n, of the blocks, pixels, no more than H and W.
+        compressed: whether it is a JPEG.
     """
 
-    def __init__(self, picture: Tensor, side: int):
+    def __init__(self, picture: Tensor, side: int, compressed: bool = False):
         window = taper(side)
         rows, columns = (_starts(length, side) for length in picture.shape[-2:])
         grey = picture.double()
@@ -77,7 +78,7 @@ class Spectrum:
         blocks = torch.stack([grey[0, i : i + side, j : j + side] for i in rows for j in columns])
         blocks = blocks - (blocks * window).sum((-2, -1), keepdim=True) / window.sum()
         power = torch.fft.rfft2(blocks * window).abs().square().mean(0)
-        self.side, self.variance = side, TEXTURE + PERIODOGRAM / len(blocks)
+        self.side, self.compressed, self.variance = side, compressed, TEXTURE + PERIODOGRAM / len(blocks)
         self.log_power = power[frequencies(side)[2]].clamp_min(1e-16).log().float()
         self.lowest = power.clamp_min(1e-16).quantile(0.1).log().float()
         # noise that is independent in red, green and blue is less in their mean
@@ -91,7 +92,9 @@ class Spectrum:
             every: only each so many-th frequency, in haste.
             rounds: of Levenberg and Marquardt.
         """
-        mean, basis, floor, squares, mixed, floor_squares = (each[::every] for each in _terms(self.side))
+        mean, basis, floor, squares, mixed, floor_squares = (
+            each[::every] for each in _terms(self.side, self.compressed)
+        )
         target, known = self.log_power[::every], mean + smeared[:, ::every].log()
         spread, n = FREEDOM * self.variance, basis.shape[1]
         weight = INDEPENDENT * every * (FREEDOM + 1) / spread  # Student's curvature at 0
@@ -147,14 +150,14 @@ def frequencies(side: int) -> tuple[Tensor, Tensor, Tensor]:
     return fy, fx, (f > LOWEST) & (f < HIGHEST) & ~twice & ~(odd & (f > ALL_BELOW))
 
 
-@lru_cache(2)
-def _terms(side: int) -> tuple[Tensor, ...]:
+@lru_cache(4)
+def _terms(side: int, compressed: bool) -> tuple[Tensor, ...]:
     """Mean of s, `F`; how s and the log of the noise vary, `F K`, `F L`, by weights of variance 1; their products."""
     terms, (fy, fx, seen) = harmonics(side), frequencies(side)
     mean, deviation = torch.tensor([row for group in SHARP for row in group], dtype=torch.float64).unbind(1)
     basis, f = terms * deviation, (fx**2 + fy**2).sqrt()[seen]
     level, u, *angular = terms[:, [0, 1, 8, 9, 16, 20, 21]].unbind(1)
-    floor = torch.stack([level, f**2, u, *angular], 1) * torch.tensor(NOISE)
+    floor = torch.stack([level, f**2, u, *angular], 1) * torch.tensor(NOISE[compressed])
     products = [(a[:, :, None] * b[:, None]).flatten(1) for a, b in ((basis, basis), (basis, floor), (floor, floor))]
     return tuple(each.float() for each in (terms @ mean, basis, floor, *products))
 

@@ -13,6 +13,7 @@ from posterior.operators import kernels
 from posterior.operators.convolution import convolution
 from posterior.operators.grayscale import Grayscale
 from posterior.operators.identity import Identity
+from posterior.operators.jpeg import JPEG
 from posterior.photos import load_photo
 
 
@@ -65,6 +66,14 @@ def test_kind_and_parameters_are_read_off_the_picture(kind: str, theta: tuple[fl
 def test_a_sharp_photo_has_no_blur():
     found = estimate_blur(photo("chelsea"))
     assert (found.kind, found.operator, found.parameters) == ("none", None, ())
+
+
+def test_a_jpeg_is_seen_and_its_blur_read_less_surely():
+    y = recorded(photo("astronaut", 128), kernels.disk(4.0))
+    image = (JPEG(75).forward(y).clamp(0, 1) * 255).round() / 255
+    found, believed = estimate_blur(image), estimate_blur(image, compressed=False)
+    assert found.kind == "defocus" and found.parameters[0] == pytest.approx(4.0, abs=0.4)
+    assert found.probabilities != believed.probabilities
 
 
 def test_pictures_that_were_blurred_alike_are_read_together():
