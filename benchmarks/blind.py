@@ -23,6 +23,8 @@ from ..measurement.noise_level import noise_curve
 from ..measurement.scratches import scratches
 from ..operators.jpeg import CHROMINANCE, JPEG, LUMINANCE, quantisation_table
 from ..photos import PHOTOS, load_damage, load_photo
+from ..tests.inside_host import Host
+from ..tools import environment
 
 SIZE = 256
 ZIGZAG = sorted(range(64), key=lambda k: (k // 8 + k % 8, k // 8 if (k // 8 + k % 8) % 2 else k % 8))
@@ -78,20 +80,58 @@ def dust(size: int, seed: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(mask)[None, None], torch.from_numpy(value)[None, None]
 
 
+MARKS = ("text and scratches", "scratches", "dust")
+
+
+def marked(kind: str, turn: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A photo, with marks on it, and where they are."""
+    clean, white = photo(PHOTOS[turn]), torch.ones(1, 1, 1, 1)
+    mask, value = dust(SIZE, turn) if kind == "dust" else (load_damage(kind, SIZE)[None], white)
+    return clean, torch.where(mask > 0, value, clean), mask
+
+
 def marks(quick: bool) -> dict[str, float]:
     """Recall and precision of the mask, in the mean over the photos, and the largest mask of a clean one."""
     results = {}
-    for kind in ("text and scratches", "scratches", "dust"):
+    for kind in MARKS:
         rates = []
-        for turn, name in enumerate(PHOTOS):
-            white = torch.ones(1, 1, 1, 1)
-            mask, value = dust(SIZE, turn) if kind == "dust" else (load_damage(kind, SIZE)[None], white)
-            found = scratches(torch.where(mask > 0, value, photo(name)))
+        for turn in range(len(PHOTOS)):
+            _, y, mask = marked(kind, turn)
+            found = scratches(y)
             right = (found * mask).sum()
             rates.append(torch.stack([right / mask.sum(), right / found.sum().clamp_min(1)]))
         recall, precision = torch.stack(rates).mean(0).tolist()
         results |= {f"{kind}: recall (0.9)": recall, f"{kind}: precision (0.7)": precision}
     results["largest share marked in a clean photo"] = max(scratches(photo(name)).mean().item() for name in PHOTOS)
+    return results
+
+
+def psnr(x: Tensor, clean: Tensor) -> float:
+    return -10 * (x.clamp(0, 1) - clean).square().mean().clamp_min(1e-10).log10().item()
+
+
+def repaired(quick: bool) -> dict[str, float]:
+    """PSNR of *Solve* with the true mask and with the one that was found."""
+    host, results = Host(environment.get(None)), {}
+    model = host.call("PosteriorPhotoPrior")
+
+    def solved(y: Tensor, mask: Tensor) -> Tensor:
+        operator, image = host.call("PosteriorInpainting", mask=mask[:, 0]), y.movedim(1, -1)
+        seen = host.call("PosteriorObserve", image=image, operator=operator, sigma_y=0.0)
+        return host.call("PosteriorSolve", model=model, measurement=seen, steps=12)[0].movedim(-1, 1)
+
+    for kind in MARKS:
+        reached = []
+        for turn in range(2 if quick else len(PHOTOS)):
+            clean, y, mask = marked(kind, turn)
+            runs = solved(y, mask), solved(y, scratches(y))
+            reached.append([psnr(x, clean) for x in (y, *runs)])
+            print(f"{kind}, {PHOTOS[turn]}: " + " ".join(f"{value:.2f}" for value in reached[-1]), flush=True)
+        damaged, told, found = np.array(reached).T
+        results |= {
+            f"{kind}: damaged": damaged.mean(), f"{kind}: true mask": told.mean(), f"{kind}: found mask": found.mean(),
+            f"{kind}: worst loss by the found mask (1)": (told - found).max(),
+        }  # fmt: skip
     return results
 
 
@@ -107,7 +147,9 @@ def noise(quick: bool) -> dict[str, float]:
     return results
 
 
-PARTS: dict[str, Callable[[bool], dict[str, float]]] = {"jpeg": jpeg, "noise": noise, "marks": marks}
+PARTS: dict[str, Callable[[bool], dict[str, float]]] = {
+    "jpeg": jpeg, "noise": noise, "marks": marks, "repaired": repaired,
+}  # fmt: skip
 
 
 def run_parts(parts: dict[str, Callable[[bool], dict[str, float]]], words: str, quick: str) -> None:
@@ -131,7 +173,7 @@ def run_parts(parts: dict[str, Callable[[bool], dict[str, float]]], words: str, 
 
 
 def main() -> None:
-    run_parts(PARTS, __doc__, "one offset for each photo")
+    run_parts(PARTS, __doc__, "one offset for each photo, two photos repaired")
 
 
 if __name__ == "__main__":

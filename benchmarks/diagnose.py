@@ -33,7 +33,7 @@ from ..photos import PHOTOS, load_damage
 from ..photos.damaged import load_damaged
 from ..tests.inside_host import Host
 from ..tools import environment
-from .blind import dust, photo, run_parts, saved
+from .blind import dust, photo, psnr, run_parts, saved
 
 #: of *Damaged Old Photo*
 TRUTH = {
@@ -112,10 +112,6 @@ class Repair:
         operator, sigma_y, _, _, blotch = self.host.call("PosteriorDiagnose", image=image, **switches)
         seen = self.host.call("PosteriorObserve", image=image, operator=operator, sigma_y=sigma_y, blotch=blotch)
         return self.host.call("PosteriorSolve", model=self.model, measurement=seen, steps=steps)[0].movedim(-1, 1)
-
-
-def psnr(x: Tensor, clean: Tensor) -> float:
-    return -10 * (x.clamp(0, 1) - clean).square().mean().clamp_min(1e-10).log10().item()
 
 
 def clean(quick: bool) -> dict[str, float]:

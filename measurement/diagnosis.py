@@ -39,7 +39,7 @@ from .jpeg_noise import noise_before
 from .jpeg_tables import Compression, compression
 from .noise_spectrum import noise_spectrum
 from .plain_noise import is_grey, white_level
-from .scratches import scratches
+from .scratches import DAMAGED, damage_marks
 from .smooth import harmonic
 from .true_size import TrueSize, true_size
 
@@ -51,8 +51,6 @@ SMALL, ENLARGED = 96, 4
 READABLE = 64
 #: pixels by which what is lost is marked wider than it was found: soft edges
 RIM = 1
-#: brightness below and above which a mark is dust, scratch or lettering; the photo's own thin things are in between
-DARK, BRIGHT = 0.12, 0.88
 #: confidence above which a blur is one: to divide by a blur that is not there does harm, and filled pixels look smooth
 LIKELY = 0.5
 #: nats from which a picture was enlarged; of some 150 training photographs, clean, noisy, blurred, faded and in JPEG,
@@ -153,7 +151,7 @@ def diagnose(
     Args:
         image: `1 3 H W` in [0, 1], as it was recorded: cut perhaps, not resized.
         look: what to look for, of `KINDS`.
-        sensitivity: of `scratches`.
+        sensitivity: of `damage_marks`.
         painted: `1 1 H W`, 1 where pixels are known to be lost.
     """
     size = tuple(image.shape[-2:])
@@ -168,9 +166,9 @@ def diagnose(
     faded, lost = fading(image) if "fading" in looked else (None, torch.zeros_like(image[:, :1]))
     if "scratches" in looked:
         clear = image if faded is None else ((image - faded.offset) / faded.gain).clamp(0, 1)
-        brightness = clear.mean(1, keepdim=True)
-        plain = (brightness < DARK) | (brightness > BRIGHT)
-        lost = torch.maximum(lost, scratches(clear, sensitivity) * plain)
+        marks, evidence = damage_marks(clear, sensitivity)
+        if evidence > DAMAGED:
+            lost = torch.maximum(lost, marks)
     lost = dilated(lost, RIM) if lost.mean() > STRAY else torch.zeros_like(lost)
     lost = lost if painted is None else torch.maximum(lost, painted)
     noise, blotch, blur = 0.0, 0.0, None

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import white_tophat
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from test_damage import saved, tensor
 from torch import Tensor
 
@@ -11,7 +15,7 @@ from posterior.measurement.jpeg_tables import compression
 from posterior.measurement.noise import GaussianNoise, PoissonNoise
 from posterior.measurement.noise_level import noise_curve, noise_level
 from posterior.measurement.plain_noise import estimated_level
-from posterior.measurement.scratches import scratches
+from posterior.measurement.scratches import ALIKE, CONTRAST, SIDE, STEP, light_marks, scratches
 from posterior.operators import kernels
 from posterior.operators.convolution import convolution
 from posterior.operators.jpeg import CHROMINANCE, LUMINANCE, quantisation_table
@@ -95,3 +99,37 @@ def test_lettering_is_found_and_a_clean_photo_is_left_alone(colour: tuple[float,
     assert right / mask.sum() > 0.9 and right / found.sum() > 0.7
     assert scratches(clean).mean() < 0.01
     assert scratches(damaged, 0.1).sum() <= found.sum() <= scratches(damaged, 0.9).sum()
+
+
+def test_dust_of_two_colours_is_found():
+    rows, columns = torch.meshgrid(torch.arange(160), torch.arange(160), indexing="ij")
+    damaged, mask = photo(), torch.zeros(160, 160, dtype=torch.bool)
+    for turn, (y, x) in enumerate(160 * torch.rand(30, 2, generator=torch.Generator().manual_seed(0))):
+        speck = (rows - y) ** 2 + (columns - x) ** 2 < (1 + turn / 15) ** 2
+        mask |= speck
+        damaged = torch.where(speck, 0.05 if turn % 2 else 0.95, damaged)
+    found = scratches(damaged)[0, 0] > 0
+    assert found[mask].float().mean() > 0.9 and mask[found].float().mean() > 0.7
+
+
+def test_marks_are_connected_as_scipy_connects_them():
+    """The top-hat, the links between alike neighbours and what they join, by another library or pixel by pixel."""
+    x = photo(48)
+    marks, y = light_marks(x), x[0].double().numpy()
+    hat = np.mean([white_tophat(each, SIDE, mode="reflect") for each in y], 0)
+    assert np.abs(marks.hat.numpy() - hat).max() < 1e-6
+    links = [
+        (48 * i + j, 48 * a + b)
+        for i in range(48) for j in range(48)
+        for a, b in ((i, j + 1), (i + 1, j), (i + 1, j + 1), (i + 1, j - 1)) if a < 48 and 0 <= b < 48
+        and min(hat[i, j], hat[a, b]) > CONTRAST
+        and np.abs(y[:, i, j] - y[:, a, b]).max() < max(STEP, ALIKE * min(hat[i, j], hat[a, b]))
+    ]  # fmt: skip
+    graph = coo_array((np.ones(len(links)), np.array(links).T), (48**2, 48**2))
+    _, group = connected_components(graph, directed=False)
+    linked = np.bincount(group[[a for a, _ in links]], minlength=48**2)[group] > 1
+    label = marks.label.flatten().numpy()
+    assert np.array_equal(label >= 0, linked)
+    pairs = set(zip(label[linked].tolist(), group[linked].tolist(), strict=True))
+    assert len(pairs) == len(marks.area) == len({pair[1] for pair in pairs}) > 10
+    assert np.array_equal(np.bincount(label[linked]), marks.area.numpy())

@@ -44,6 +44,16 @@ def test_an_undamaged_photo_is_said_to_be_so(name: str):
     assert not found.kinds and found.operator().label == "Identity" and "undamaged" in found.words()
 
 
+@pytest.mark.parametrize("name", ["coffee", "rocket", "stream"])
+def test_other_damage_is_not_taken_for_scratches(name: str):
+    x = photo(name, 192)
+    worn = (
+        noisy(x, 0.05), tensor(saved(x, quality=30)), convolution(kernels.gaussian(2.0)).forward(x),
+        noisy(x.mean(1, keepdim=True).expand(-1, 3, -1, -1), 0.05),
+    )  # fmt: skip
+    assert not any(diagnose(y, ("scratches",)).kinds for y in (x, *worn))
+
+
 @pytest.mark.parametrize("sigma", [0.01, 0.05])
 def test_noise_is_told_from_texture(sigma: float):
     """A stream has texture everywhere; in its grey picture noise is seen where it is not much less."""

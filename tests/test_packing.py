@@ -38,7 +38,9 @@ def test_users_get_what_they_need_and_no_more(packed):
     assert {"pyproject.toml", "LICENSE", "README.md", "__init__.py", "dev.py"} <= packed
     folders = ROOMS | {"web", "workflows", "photos", "locales"}
     needed = {name for name in git("ls-files") if name.split("/")[0] in folders}
-    assert needed - packed == {f"priors/{name}.py" for name in ("digits", "flow_digits", "muon", "photo_data", "train")}
+    assert needed - packed == {
+        f"priors/{name}.py" for name in ("digits", "flow_digits", "muon", "photo_data", "train", "train_scratches")
+    }
 
 
 def test_no_file_of_the_pack_imports_one_that_is_left_out(packed):
