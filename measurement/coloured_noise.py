@@ -276,6 +276,12 @@ def whitened_operator(noise: ColouredNoise, operator: Operator, y: Tensor) -> tu
     return whole, white
 
 
+def log_determinant(white: LinearOperator, y: Tensor) -> Tensor:
+    """log |det c W| over what was measured, `B`: W is diagonal in the cosine transform, or triangular row by row."""
+    gain = white.gain.expand(y.shape)
+    return gain.where(gain > 0, 1.0).log().flatten(1).sum(1)
+
+
 def _spectral(white: LinearOperator, operator: Operator) -> Filter | WeightedSpectral | None:
     """W A where both are diagonal in the same basis."""
     if not isinstance(white, Whitening):

@@ -30,7 +30,7 @@ from ..operators.compose import compose
 from ..operators.diagonal import Weight
 from ..operators.spectral import SpectralOperator, pseudo_reciprocal, weakest
 from ..operators.stack import stack
-from .coloured_noise import whitened_operator
+from .coloured_noise import log_determinant, whitened_operator
 from .noise import ROUNDING, GaussianNoise, Noise
 
 #: singular values from here on leave the rounding of 8 bits about as small as it is
@@ -49,12 +49,15 @@ class Measurement:
         y: `B ...`, what was measured, image units; entries outside the operator's support are 0.
         noise: how y scatters around A(x).
         rounding: standard deviation with which y was rounded, image units; 0 for numbers that were computed.
+        volume: log |det W| where y is W times what was seen, over what was measured, a number or one for each picture,
+            `B`; log p of what was seen is that of y plus this.
     """
 
     operator: Operator
     y: Tensor
     noise: Noise
     rounding: float = 0.0
+    volume: float | Tensor = 0.0
 
     @classmethod
     def observe(cls, operator: Operator, image: Tensor, noise: Noise) -> Measurement:
@@ -120,7 +123,8 @@ class Measurement:
     @cached_property
     def _white(self) -> Measurement:
         operator, white = whitened_operator(self.noise, self.operator, self.y)
-        return Measurement(operator, white.forward(self.y), GaussianNoise(self.noise.floor))
+        y = white.forward(self.y)
+        return Measurement(operator, y, GaussianNoise(self.noise.floor), volume=log_determinant(white, y))
 
     @property
     def clean(self) -> bool:
@@ -194,7 +198,10 @@ class Measurement:
         weight = weight.reshape(*[1] * (self.y.ndim - weight.ndim), *weight.shape)
         operator = compose(Weight(weight), self.operator)
         operator.label = f"{self.operator.label} with uneven noise"
-        return Measurement(operator, weight * self.y, GaussianNoise(1.0))
+        y = weight * self.y
+        support = operator.support(y)
+        volume = (weight.log() if support is None else weight.log() * (support > 0)).expand(y.shape).flatten(1).sum(1)
+        return Measurement(operator, y, GaussianNoise(1.0), volume=volume)
 
     def picture(self) -> Tensor:
         """y for the eye: `B 3 H W` in [0, 1]."""
@@ -242,6 +249,7 @@ class Measurement:
         return replace(
             self, operator=self.operator.take(index), y=self.y[index.to(self.y.device)] if rows > 1 else self.y,
             noise=self.noise.take(index),
+            volume=self.volume if isinstance(self.volume, float) or rows == 1 else self.volume[index.to(self.y.device)],
         )  # fmt: skip
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Measurement:
@@ -266,11 +274,11 @@ def combine(measurements: Sequence[Measurement]) -> Measurement:
     operator = stack([each.operator for each in measurements], [tuple(each.y.shape[1:]) for each in measurements])
     y = operator.join([each.y for each in measurements])
     deviations = [torch.as_tensor(each.noise.deviation(each.y), dtype=each.y.dtype) for each in measurements]
-    rounding = max(each.rounding for each in measurements)
+    rounding, volume = max(each.rounding for each in measurements), sum(each.volume for each in measurements)
     if all(d.numel() == 1 and d.item() == deviations[0].item() for d in deviations):
-        return Measurement(operator, y, measurements[0].noise, rounding)
+        return Measurement(operator, y, measurements[0].noise, rounding, volume)
     levels = [d.to(m.y).expand(m.y.shape) for d, m in zip(deviations, measurements, strict=True)]
-    return Measurement(operator, y, GaussianNoise(operator.join(levels)))
+    return Measurement(operator, y, GaussianNoise(operator.join(levels)), volume=volume)
 
 
 def require_batch(operator: Operator, pictures: int) -> None:

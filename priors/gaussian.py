@@ -110,11 +110,12 @@ class GaussianPrior(ABC):
         return Gaussian.from_covariance(mean, self.covariance() - gain @ projected.T)
 
     def log_evidence(self, measurement: Measurement) -> Tensor:
-        """log p(y), a scalar, over the measured entries of y (`1 ...`)."""
+        """log p(y), a scalar, over the measured entries of y (`1 ...`); of what was seen if y was whitened."""
         _, residual, values, vectors = self._measured(measurement)
         positive = _inverse(values) > 0
         whitened = (vectors.T @ residual)[positive] ** 2 / values[positive]
-        return -0.5 * (whitened + (2 * math.pi * values[positive]).log()).sum()
+        volume = torch.as_tensor(measurement.volume).sum()
+        return volume - 0.5 * (whitened + (2 * math.pi * values[positive]).log()).sum()
 
 
 def _inverse(values: Tensor) -> Tensor:

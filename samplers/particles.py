@@ -65,13 +65,14 @@ class Twist(ABC):
     """How a method listens, for one run.
 
     Args:
-        measurement: what is listened to; clean ones count as rounded.
+        measurement: what is listened to; clean ones count as rounded, noise with neighbours is whitened.
     """
 
     #: whether the weights estimate p(y)
     proper: ClassVar[bool] = True
 
     def __init__(self, measurement: Measurement):
+        measurement = measurement.whitened() if measurement.noise.correlated else measurement
         self.measurement = measurement if measurement.noisy else replace(measurement, noise=GaussianNoise(ROUNDING))
 
     @abstractmethod
@@ -165,6 +166,7 @@ class ParticleSampler(Sampler):
             log_weights = log_weights + twist.last(x, ratio, index).double().cpu().view(samples, n)
             evidence = evidence + log_mean(log_weights)
         if run.levels[-1].sigma == 0 and twist.proper:
+            evidence = evidence + torch.as_tensor(twist.measurement.volume).double().cpu()
             run.record["log-evidence of each"] = evidence
             one = len(twist.measurement.y) == 1  # independent estimates of one number
             run.record["log-evidence"] = (log_mean(evidence[None]) if one else evidence.mean()).item()

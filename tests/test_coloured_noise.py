@@ -122,6 +122,8 @@ def test_whitening_leaves_the_likelihood(operator):
     found = prior.posterior(white)
     assert torch.allclose(found.mean.flatten(), mean + gain @ (y - A @ mean), atol=1e-8)
     assert torch.allclose(found.covariance(), C - gain @ A @ C, atol=1e-8)
+    exact = torch.distributions.MultivariateNormal(A @ mean, A @ C @ A.T + S).log_prob(y)
+    assert prior.log_evidence(white).item() == pytest.approx(exact.item(), abs=1e-6)
 
 
 @operators

@@ -63,10 +63,8 @@ def model_evidence(prior, measurement: Measurement, matrix: Tensor, sampler: Par
         slope = (prior.denoiser(units.reshape(size, *prior.mean.shape), t).flatten(1) - offset).T
         step = stay * eye + gain * slope
         mean, covariance = step @ mean + gain * offset, step @ covariance @ step.T + v**2 * eye
-    sigma = measurement.noise.sigma
-    law = torch.distributions.MultivariateNormal(
-        matrix @ mean, matrix @ covariance @ matrix.T + sigma**2 * torch.eye(len(matrix), dtype=F64)
-    )
+    sigma = torch.as_tensor(measurement.noise.sigma, dtype=F64).expand(measurement.y.shape).flatten()
+    law = torch.distributions.MultivariateNormal(matrix @ mean, matrix @ covariance @ matrix.T + torch.diag(sigma**2))
     return law.log_prob(measurement.y[0].flatten()).item()
 
 
@@ -75,6 +73,7 @@ GUIDED = {
     "Pi-GDM": (TDS(), PiGDM),
     "MMPS": (TDS(), lambda m: MMPS(m, 9)),
     "matched": (MatchedTDS(), Guidance),
+    "matched, uneven": (MatchedTDS(), Guidance),
 }
 
 
@@ -83,6 +82,9 @@ def test_the_evidence_is_unbiased_whatever_the_guidance(name):
     sampler, block = GUIDED[name]
     prior, matrix, count = random_prior(2), matrices(2)["random"], 1500
     measurement = measure(prior, matrix, 0.5)
+    if "uneven" in name:  # whitened on the way, which p(y) must not show
+        sigma = torch.linspace(0.4, 0.6, measurement.y.numel(), dtype=F64).reshape(measurement.y.shape)
+        measurement = replace(measurement, noise=GaussianNoise(sigma))
     levels = falling(12, 10.0, 0.05)
     exact = model_evidence(prior, measurement, matrix, TDS(), levels)
     _, record = sampled(replace(sampler, count=8, batch=MANY), prior.denoiser, block(measurement), levels, count)

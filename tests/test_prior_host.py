@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,7 @@ def test_gaussian_and_mixture_models_are_exact(host):
 @pytest.mark.parametrize("node", ["PosteriorGaussianPrior", "PosteriorMixturePrior", "PosteriorTexturePrior"])
 def test_exact_posterior_is_bayes_rule(host, node):
     """Importance sampling: prior draws weighted by their likelihood have the posterior's mean, and give p(y)."""
+    from posterior.measurement.coloured_noise import blotches
     from posterior.measurement.measurement import Measurement
     from posterior.measurement.noise import GaussianNoise
     from posterior.operators.inpainting import Inpainting
@@ -88,6 +90,9 @@ def test_exact_posterior_is_bayes_rule(host, node):
     assert abs(log_evidence - (log_weights.logsumexp(0) - math.log(len(draws)))) < 0.1
     assert samples.shape == (256, 3, 2, 3)
     assert (samples.clone().mean(0) - expected.clamp(0, 1)).abs().max() < 0.05
+    even = replace(measured, noise=blotches(sigma_y, 0.0, (3, 2)))  # whitened, which p(y) must not show
+    same = host.call("PosteriorExactPosterior", model=model, measurement=even, count=1, seed=1)
+    assert (same[0] - mean).abs().max() < 1e-4 and same[3] == pytest.approx(log_evidence, abs=1e-3)
 
 
 def test_exact_posterior_refuses_what_has_none(host):

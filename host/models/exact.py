@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...algebra.checkpoint import awaited
 from ...algebra.refusal import Refusal
+from ...measurement.coloured_noise import ColouredNoise
 from ...measurement.measurement import Measurement
 from ...measurement.noise import GaussianNoise
 from ...priors.analytic import AnalyticNetwork
@@ -41,10 +42,8 @@ def exact_posterior(patcher, measurement: Measurement, count: int, seed: int) ->
     network = patcher.model.diffusion_model
     if not isinstance(network, AnalyticNetwork):
         raise Refusal("This model has no closed form; connect a Gaussian, mixture or texture prior.")
-    if not measurement.operator.linear or not isinstance(measurement.noise, GaussianNoise):
-        raise Refusal(
-            "The exact posterior needs a linear operator and Gaussian noise without blotches; choose others, or sample."
-        )
+    if not measurement.operator.linear or not isinstance(measurement.noise, GaussianNoise | ColouredNoise):
+        raise Refusal("The exact posterior needs a linear operator and Gaussian noise; choose others, or sample.")
     shape, batch = measurement.image_shape, measurement.y.shape[0]
     size = shape[0] * shape[1] * shape[2]
     if size > MOST or batch != 1:
@@ -58,6 +57,7 @@ def exact_posterior(patcher, measurement: Measurement, count: int, seed: int) ->
     def exact() -> Exact:
         prior = copy.deepcopy(network).cpu().double().prior(shape).affine(0.5, 0.5)
         measured = measurement.to("cpu", torch.float64)
+        measured = measured.whitened() if measured.noise.correlated else measured
         posterior = prior.posterior(measured)
         deviation = posterior.covariance().diagonal().clamp_min(0).sqrt().reshape(shape)
         samples = posterior.sample(count, seed)
