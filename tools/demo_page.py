@@ -25,10 +25,11 @@ JOBS = {
     "hole": ("Scratches and lettering", "over the lost pixels", "biharmonic inpainting"),
     "blur": ("Out of focus", "of the picture", "a Wiener filter, tuned against the original (nobody has that)"),
 }
+PSNR = {"damaged": "damaged", "classical": "baseline", "repaired": "result"}  # as report.json calls them
 NEXT = """
 <li><code>python3 dev.py serve</code>, open the address it prints, then <b>Workflow &gt; Browse Templates &gt;
 posterior</b>: <i>inpaint_photo</i>, <i>deblur_photo</i>, <i>jpeg_photo</i>, <i>super_resolution</i>,
-<i>denoise_photo</i>.</li>
+<i>denoise_photo</i>; <i>repair_unknown</i> finds out by itself what happened.</li>
 <li>Your own picture: put <b>Load Image</b> in the place of <i>Damaged Old Photo</i> and paint the damage in its mask
 editor.</li>
 <li>Your own model (SD1.5, SDXL, Flux ...): put its loader in the place of <i>Embedded Photo Prior</i> and connect its
@@ -113,10 +114,10 @@ def page(report: dict[str, Any], pictures: dict[str, dict[str, bytes]], size: tu
     for job, files in pictures.items():
         figures, (title, where, baseline) = report[job], JOBS[job]
         names = [name for name in NAMES if name in files]
+        psnr = {name: figures[f"psnr_{key}"] for name, key in PSNR.items()}
+        best = max(psnr, key=psnr.__getitem__)
         rows = [
-            _row("PSNR, damaged", f"{figures['psnr_damaged']:.1f} dB"),
-            _row("PSNR, classical", f"{figures['psnr_baseline']:.1f} dB"),
-            _row("PSNR, repaired", f"{figures['psnr_result']:.1f} dB", "best"),
+            *(_row(f"PSNR, {name}", f"{value:.1f} dB", "best" * (name == best)) for name, value in psnr.items()),
             _row("Fit", f"{figures['fit']:.2f}"),
             _row("Model calls, seconds", f"{figures['model_calls']}, {figures['seconds']:.0f} s"),
         ]

@@ -5,7 +5,8 @@
     python tools/package.py posterior.tools.help_pictures graph       # README's: a template that has run
 
 An operator shows what it does to a photo, with its own defaults: before and after. Any other node is drawn in the
-smallest template that uses it, beside what that template gives; one that no template uses stands by itself.
+smallest template that uses it, beside what that template gives. One that no template uses stands by itself; if it is a
+method, beside what it makes of a digit whose lower half is hidden.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from torch.nn.functional import pad
 
 from ..operators.kernels import camera_shake, disk
 from . import environment
-from .draw import editor
-from .server import CLONE, Server
+from .draw import editor, grid
+from .server import CLONE, PromptError, Server
 from .workflow import defaults, inputs_of
 
 PAGES = CLONE / "web" / "docs"
@@ -84,6 +85,18 @@ def upload_inputs(server: Server) -> None:
     server.upload(file.getvalue(), "colours.png")
 
 
+def upload_digit(server: Server) -> None:
+    """One of the embedded digits, and a mask that hides its lower half."""
+    with Image.open(CLONE / "photos" / "digits.png") as digits:
+        digit = digits.convert("RGB").crop((96, 32, 128, 64))
+    hidden = Image.new("RGB", digit.size)
+    hidden.paste("white", (0, digit.height // 2, *digit.size))
+    for name, picture in (("digit", digit), ("hidden", hidden)):
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        server.upload(file.getvalue(), f"{name}.png")
+
+
 def encoded(kernels: list[Tensor]) -> bytes:
     """A PNG of one frame or more, the brightest pixel white."""
     file = io.BytesIO()
@@ -93,6 +106,48 @@ def encoded(kernels: list[Tensor]) -> bytes:
     )
     first.save(file, "PNG", save_all=bool(more), append_images=more)
     return file.getvalue()
+
+
+# What a method gives
+
+
+def answers(server: Server, info: dict[str, Any], key: str) -> Image.Image | None:
+    """A digit whose lower half is hidden, with a little noise, and four answers; none where the method refuses that."""
+    kind, takes = info[key]["output"][0], {name for name, *_ in inputs_of(info[key])}
+    if kind not in ("LIKELIHOOD_GUIDANCE", "SAMPLER") or "unknown" in takes:  # what a blind one looks for is not here
+        return None
+    nodes = {
+        "digit": ("LoadImage", {"image": "digit.png"}),
+        "hidden": ("LoadImageMask", {"image": "hidden.png", "channel": "red"}),
+        "operator": ("PosteriorInpainting", {"mask": ["hidden", 0]}),
+        "seen": ("PosteriorSimulate", {"image": ["digit", 0], "operator": ["operator", 0], "sigma_y": 0.05}),
+        "before": ("PosteriorPreviewMeasurement", {"measurement": ["seen", 0]}),
+        "prior": ("PosteriorDigitsPrior", {}),
+        "none": ("PosteriorUnconditional", {}),
+        "block": ("PosteriorDDNM", {"measurement": ["seen", 0]}),
+        "method": (key, {"measurement": ["seen", 0]} if "measurement" in takes else {"guidance": ["block", 0]}),
+        "walk": ("PosteriorGuidedDDIM", {"guidance": ["method", 0]}),
+        "start": ("PosteriorStartingPoint", {"measurement": ["seen", 0], "start": "noise", "batch_size": 4}),
+        "sigmas": ("BasicScheduler", {"model": ["prior", 0], "scheduler": "karras", "steps": 30}),
+        "samples": ("SamplerCustom", {
+            "model": ["prior", 0], "positive": ["none", 0], "negative": ["none", 0], "cfg": 1.0,
+            "sampler": ["method" if kind == "SAMPLER" else "walk", 0], "sigmas": ["sigmas", 0],
+            "latent_image": ["start", 0],
+        }),
+        "vae": ("VAELoader", {"vae_name": "pixel_space"}),
+        "decoded": ("VAEDecode", {"samples": ["samples", 0], "vae": ["vae", 0]}),
+        "after": ("PreviewImage", {"images": ["decoded", 0]}),
+    }  # fmt: skip
+    prompt = {
+        name: {"class_type": kind, "inputs": {**defaults(info[kind]), **more}} for name, (kind, more) in nodes.items()
+    }
+    try:
+        outputs = server.wait(server.submit(prompt, client="pictures"))
+    except PromptError as error:
+        print(f"{key}: {error}", flush=True)
+        return None
+    before, after = (grid(server.images({"": outputs[name]})) for name in ("before", "after"))
+    return beside([each.resize((SIDE, SIDE), Image.Resampling.BICUBIC) for each in (before, after)], SIDE)
 
 
 # A node as it is drawn
@@ -205,6 +260,7 @@ def main() -> None:
     with Server(environment.get(None), cpu=True) as server, editor(server, viewport=VIEW) as page:
         info = server.object_info()
         upload_inputs(server)
+        upload_digit(server)
         for key in wanted:
             if key == "graph":
                 finished(page, "inpaint_photo").save(PICTURES / "graph.jpg", quality=85, optimize=True)
@@ -215,6 +271,9 @@ def main() -> None:
             else:
                 picture, caption = drawn(page, key, template), f"The node {name}"
                 caption += f" in the template {template.stem}, and what that gives" if template else ""
+                if not template and (made := answers(server, info, key)):
+                    picture = beside([picture, made], max(picture.height, made.height))
+                    caption += ", a digit whose lower half is hidden, and four answers"
             picture.save(PICTURES / f"{key}.jpg", quality=75, optimize=True)
             put_into(PAGES / f"{key}.md", caption)
             print(key, flush=True)

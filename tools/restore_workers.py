@@ -24,6 +24,7 @@ from .restore_graph import can_be_deep, ends, filled, guided_by, prompt_of, said
 from .restore_ledger import Ledger
 
 PATIENCE = 60.0  # seconds for which a server that does not answer may start again
+LOOK = 1.0  # seconds between two looks whether a server still has a prompt
 DEATHS = 2  # as many servers may die at a picture before it is taken for the reason
 LARGEST = 95 << 20  # bytes that a server takes at once: the host's own limit is 100 MiB
 
@@ -48,6 +49,7 @@ class Worker(Client):
         super().__init__(url)
         self.workflow, self.ids = workflow, ids
         self.running: str | None = None  # id of the prompt
+        self.looked = 0.0
         self.info: dict[str, Any] = {}
 
     def learn(self) -> None:
@@ -57,7 +59,10 @@ class Worker(Client):
         self.ends = ends(self.prompt, *self.ids)
 
     def check(self) -> None:
-        """A server that was started anew has forgotten our prompt."""
+        """A server that was started anew has forgotten our prompt; asking at every poll would cost as much as those."""
+        if time.monotonic() - self.looked < LOOK:
+            return
+        self.looked = time.monotonic()
         queue = self.get("/queue")
         if self.running not in {entry[1] for entries in queue.values() for entry in entries}:
             if not self.get(f"/history/{self.running}"):
