@@ -1,4 +1,4 @@
-"""The methods of deepinv and azula, and LanPaint, on the problems of frontier.py: quality against model calls.
+"""Methods of deepinv and azula, and LanPaint, beside ours on the problems of frontier.py: quality against calls.
 
 The same prior as denoiser, the same measurements, the same measure, the same count of calls, forward and backward.
 Each method in the settings that its library has or recommends, and in a few more that are sensible here; on the
@@ -7,7 +7,7 @@ library's own noise levels and on ours. How many steps: as many as about 20, 50 
 LanPaint (https://github.com/scraed/LanPaint) is a pack for ComfyUI. Where it lies in FOLDER, its own node samples in a
 real ComfyUI on a MODEL of the same prior, on the problems of masks.
 
-    python3 dev.py bench peers [--quick] [--task NAME] [--lanpaint FOLDER]
+    python3 dev.py bench peers [--quick] [--task NAME] [--library NAME | --lanpaint FOLDER]
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,14 +37,28 @@ from azula.guidance.tmpd import TMPDenoiser
 from deepinv.sampling import diffusion_sde, noisy_datafidelity, sde_solver
 from torch import Tensor
 
+from ..algebra.streams import Streams
 from ..diffusion.level import Level
+from ..diffusion.run import Run
+from ..guidance.base import Guidance
+from ..guidance.diffpir import PHOTOS, DiffPIR
+from ..guidance.dps import DPS
+from ..guidance.mmps import MMPS
+from ..guidance.pigdm import PiGDM, PiGDMPublished
+from ..measurement.measurement import Measurement
 from ..operators.diagonal import Mask
+from ..samplers.auto import for_pictures
+from ..samplers.base import Sampler
+from ..samplers.ddim import GuidedDDIM
+from ..samplers.dpm import DPMSolver
 from .counted import Counted
 from .frontier import DEVIATION, SIGMA_Y, Task, levels, tasks
 from .guidance import Table
 from .peers_lanpaint import SETTINGS, LanPaint, affordable
-from .record import BUDGETS, PAINTED, best, number, points_of
+from .record import BUDGETS, OURS, PAINTED
 
+#: steps: what fewer of them make is a mean, which has the least squared error and is no sample
+FEWEST = 4
 #: noise over signal where a library's own levels begin, [-1, 1] unit: as in ours
 SIGMA_MAX = 20.0
 
@@ -178,28 +191,27 @@ def azula_peers() -> Iterator[Peer]:
         "xEAB": azula.sample.xEABSampler,
     }
     denoisers = {
-        **{("MMPS", f"GMRES {n}", n + 2): partial(mmps, "gmres", n) for n in (1, 3, 8)},
-        **{("MMPS", f"CG {n}", n + 2): partial(mmps, "cg", n) for n in (3, 8)},
+        ("MMPS", "GMRES 1", 3): partial(mmps, "gmres", 1),
+        ("MMPS", "GMRES 3", 5): partial(mmps, "gmres", 3),
+        ("MMPS", "CG 3", 5): partial(mmps, "cg", 3),
         ("TMPD", "as is", 3): tmpd,
-        **{("JFPS", f"{n} iterations", 1): partial(jfps, n) for n in (1, 3)},
-        **{("DiffPIR", f"lambda {s:g}, CG {n}", 1): partial(diffpir, s, n) for s in (1.0, 10.0) for n in (2,)},
+        ("JFPS", "3 iterations", 1): partial(jfps, 3),
+        ("DiffPIR", "lambda 10, CG 2", 1): partial(diffpir, 10.0, 2),
     }
     for words, schedule in (("its levels", own_levels), ("our levels", our_levels)):
         for (method, settings, cost), make in denoisers.items():
-            for name, sampler in samplers.items():
+            for name in list(samplers)[: 2 if schedule is own_levels else 3]:
 
-                def made(task, prior, steps, make=make, sampler=sampler):
+                def made(task, prior, steps, make=make, sampler=samplers[name]):
                     return sampler(make(task, prior), steps=steps, silent=True)
 
                 yield Peer("azula", method, f"{settings}, {name}, {words}", cost, with_azula(schedule, made))
-        for zeta in (0.1, 0.3, 1.0, 3.0):
+        for zeta in (1.0, 3.0):
             yield Peer("azula", "DPS", f"zeta {zeta:g}, {words}", 2, with_azula(schedule, partial(dps, zeta)))
         for eta in (0.0, 1.0):
             yield Peer("azula", "Pi-GDM", f"eta {eta:g}, {words}", 2, with_azula(schedule, partial(pgdm, eta)))
-        for n in (1, 3, 10):
-            run = with_azula(schedule, partial(repaint, n))
-            yield Peer("azula", "RePaint", f"{n} times, {words}", n, run, masks=True)
-        yield Peer("azula", "TDS", f"samples as particles, {words}", 2, with_azula(schedule, tds), alike=True)
+        yield Peer("azula", "RePaint", f"3 times, {words}", 3, with_azula(schedule, partial(repaint, 3)), masks=True)
+    yield Peer("azula", "TDS", "samples as particles, its levels", 2, with_azula(own_levels, tds), alike=True)
 
 
 # deepinv: pictures in [0, 1], whose states are in [-1, 1]
@@ -277,30 +289,68 @@ def dpir(denoiser: DeepinvPrior, steps: int, task: Task) -> Callable:
 
 def deepinv_peers() -> Iterator[Peer]:
     lib = noisy_datafidelity
-    for words, ours in (("its levels", False), ("our levels", True)):
+    fidelities = {
+        ("DPS", "norm, weight 30", 2): partial(lib.DPSDataFidelity, weight=30.0),
+        ("DPS", "annealed, weight 3", 2): partial(lib.DPSDataFidelity, weight=3.0, guidance="annealed"),
+        ("DPS", "annealed, weight 10", 2): partial(lib.DPSDataFidelity, weight=10.0, guidance="annealed"),
+        ("Pi-GDM", "as is", 2): lib.PiGDMDataFidelity,
+        ("MMPS", "CG 1", 4): partial(lib.MomentMatchingDataFidelity, cg_max_iter=1),
+        ("MMPS", "CG 3", 6): partial(lib.MomentMatchingDataFidelity, cg_max_iter=3),
+        ("Score-ALD", "as is", 1): lib.ALDDataFidelity,
+        ("ILVR", "as is", 1): lib.ILVRDataFidelity,
+    }
+    for words, ours, etas in (("its levels", False, (1.0,)), ("our levels", True, (1.0, 0.0))):
         for eta in (0.85, 1.0):
             yield Peer("deepinv", "DDRM", f"eta {eta:g}, {words}", 1, with_deepinv(partial(ddrm, ours, eta)))
-        fidelities = {
-            **{("DPS", f"norm, weight {w:g}", 2): partial(lib.DPSDataFidelity, weight=w) for w in (1.0, 30.0, 200.0)},
-            **{
-                ("DPS", f"annealed, weight {w:g}", 2): partial(lib.DPSDataFidelity, weight=w, guidance="annealed")
-                for w in (1.0, 3.0, 10.0)
-            },
-            ("Pi-GDM", "as is", 2): lib.PiGDMDataFidelity,
-            **{("MMPS", f"CG {n}", n + 3): partial(lib.MomentMatchingDataFidelity, cg_max_iter=n) for n in (1, 3, 8)},
-            ("Score-ALD", "as is", 1): lib.ALDDataFidelity,
-            ("Score-SDE", "as is", 1): lib.ScoreSDEDataFidelity,
-            ("ILVR", "as is", 1): lib.ILVRDataFidelity,
-        }
         for (method, settings, cost), fidelity in fidelities.items():
-            for eta in (1.0, 0.0):
+            for eta in etas:
                 run = with_deepinv(partial(posterior, fidelity, ours, eta))
                 yield Peer("deepinv", method, f"{settings}, {'DDPM' if eta else 'DDIM'}, {words}", cost, run)
-    for zeta in (0.1, 0.3, 1.0):
-        for strength in (1.0, 7.0):
-            run = with_deepinv(partial(deepinv_diffpir, zeta, strength))
-            yield Peer("deepinv", "DiffPIR", f"zeta {zeta:g}, lambda {strength:g}", 1, run)
+    for zeta, strength in ((0.1, 7.0), (0.3, 7.0), (1.0, 7.0)):
+        run = with_deepinv(partial(deepinv_diffpir, zeta, strength))
+        yield Peer("deepinv", "DiffPIR", f"zeta {zeta:g}, lambda {strength:g}", 1, run)
     yield Peer("deepinv", "DPIR", "its 8 steps, one answer and no sample", 1, with_deepinv(dpir))
+
+
+# Ours
+
+
+def sampled(task: Task, prior: Counted, steps: int, blocks: Sequence[Guidance], sampler: Sampler) -> Tensor:
+    measurement, draw = task.measurement, Streams(1, "sampling", len(task.measurement.y))
+    run = Run(prior, levels(steps), blocks, draw)
+    like = torch.zeros(task.count, *measurement.image_shape, dtype=measurement.y.dtype)
+    return sampler(run, 0.5 + run.levels[0].sigma * draw.normal(like))
+
+
+def with_ours(make: Callable[[Measurement, int], Guidance], sampler: Sampler) -> Callable[[Task, Counted, int], Tensor]:
+    return lambda task, prior, steps: sampled(task, prior, steps, [make(task.measurement, steps)], sampler)
+
+
+def solved(gradient: bool, task: Task, prior: Counted, calls: int) -> Tensor:
+    """By what *Solve* takes for so many calls."""
+    chosen, sampler, steps = for_pictures(task.measurement, calls, gradient=gradient)
+    return sampled(task, prior, steps, chosen.blocks, sampler)
+
+
+def our_ways() -> Iterator[Peer]:
+    """The methods that the libraries have as well, in our steps of second order too."""
+    ddpm, ode, sde = ("DDPM", GuidedDDIM(1.0)), ("DPM-Solver++", DPMSolver()), ("DPM-Solver++ SDE", DPMSolver(True))
+    rows = [
+        ("DiffPIR", "smooth", 1, lambda m, n: DiffPIR(m, 1.0, PHOTOS, smooth=True), (ddpm, sde)),
+        ("Pi-GDM", "denoiser", 2, lambda m, n: PiGDM(m, PHOTOS), (ddpm, sde)),
+        ("Pi-GDM", "denoiser, deviation 2", 2, lambda m, n: PiGDM(m, 2.0), (ddpm,)),
+        ("Pi-GDM", "published", 2, lambda m, n: PiGDMPublished(m, PHOTOS), (ddpm, ("DDIM", GuidedDDIM(0.0)))),
+        ("DPS", "1000 / steps", 2, lambda m, n: DPS(m, 1000 / n * (m.y[0].numel() / (3 * 256**2)) ** 0.5), (ddpm,)),
+        *(
+            ("MMPS", f"{k} iterations", k + 2, lambda m, n, k=k: MMPS(m, k), (ddpm, ode, sde) if k == 3 else (ode, sde))
+            for k in (2, 3, 5)
+        ),
+    ]
+    for method, settings, cost, make, samplers in rows:
+        for name, sampler in samplers:
+            yield Peer(OURS, method, f"{settings}, {name}", cost, with_ours(make, sampler))
+    for settings, gradient in (("no gradient", False), ("gradient", True)):
+        yield Peer(OURS, "Auto", settings, 1, partial(solved, gradient))
 
 
 # All of them
@@ -309,14 +359,13 @@ def deepinv_peers() -> Iterator[Peer]:
 def point(task: Task, peer: Peer, steps: int) -> dict:
     prior = Counted(task.denoiser)
     torch.manual_seed(1)
-    start = time.process_time()
     with torch.no_grad():
         x = peer.sample(task, prior, steps)
     quality = task.quality(x.nan_to_num(1e6))
     return {
         "task": task.name, "library": peer.library, "method": peer.method,
         "settings": f"{peer.settings}, {steps} steps", "calls": prior.calls,
-        "quality": quality if math.isfinite(quality) else None, "seconds": round(time.process_time() - start, 2),
+        "quality": quality if math.isfinite(quality) else None, "auto": peer.method == "Auto",
     }  # fmt: skip
 
 
@@ -327,51 +376,52 @@ def suits(peer: Peer, task: Task) -> bool:
     )
 
 
-def measured(task: Task, budgets: tuple[int, ...]) -> Iterator[dict]:
-    """deepinv's and azula's points."""
-    for peer in (each for each in (*azula_peers(), *deepinv_peers()) if suits(each, task)):
-        for budget in budgets[:1] if peer.method == "DPIR" else budgets:
-            if peer.cost <= budget:
+def measured(task: Task, library: str | None) -> Iterator[dict]:
+    """The points of ours, azula and deepinv, or of one of them."""
+    everybody = (*our_ways(), *azula_peers(), *deepinv_peers())
+    for peer in (each for each in everybody if suits(each, task) and library in (None, each.library)):
+        for budget in BUDGETS[:1] if peer.method == "DPIR" else BUDGETS:
+            if FEWEST * peer.cost <= budget:
                 yield point(task, peer, budget // peer.cost)
 
 
-def painted(task: Task, budgets: Sequence[int], lanpaint: LanPaint) -> Iterator[dict]:
+def painted(task: Task, lanpaint: LanPaint) -> Iterator[dict]:
     """LanPaint's points; also at the budgets of the table that it has for itself."""
-    budgets = sorted({*budgets, *(PAINTED if BUDGETS[-1] in budgets else PAINTED[:1])})
     for settings in SETTINGS:
         iterations, length, held = settings
         words = f"{iterations} iterations of {length:g}, lambda {held:g}"
         peer = Peer("LanPaint", "LanPaint", words, 1, partial(lanpaint, settings), masks=True)
         if suits(peer, task):
-            for steps in sorted({affordable(iterations, budget) for budget in budgets} - {0}):
+            for steps in sorted({affordable(iterations, budget) for budget in (*BUDGETS, *PAINTED)} - {0}):
                 yield point(task, peer, steps)
+
+
+def shown(name: str, points: list[dict]) -> None:
+    print(f"\n{name}", flush=True)
+    for budget in BUDGETS if points else ():
+        within = [each for each in points if each["calls"] <= budget and each["quality"] is not None]
+        for row in sorted(within, key=lambda row: row["quality"])[:8]:
+            words = f"{row['library']:10s} {row['method']:8s} {row['settings']}"
+            print(f"  {budget:3d}: {row['quality']:8.4f}  {row['calls']:4d} calls  {words}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer samples, two lengths")
+    parser.add_argument("--quick", action="store_true", help="fewer samples")
     parser.add_argument("--task", help="one task only")
+    parser.add_argument("--library", choices=(OURS, "azula", "deepinv"), help="one library only")
     parser.add_argument("--lanpaint", metavar="FOLDER", help="run LanPaint, which lies there, and no library")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    budgets = BUDGETS[:2] if options.quick else BUDGETS
-    own, points = points_of("frontier"), []
+    points = []
     lanpaint = LanPaint(options.lanpaint) if options.lanpaint else None
     for name, make in tasks(200 if options.quick else 1000).items():
-        if options.task not in (None, name):
-            continue
-        task = make()
-        found = list(painted(task, budgets, lanpaint) if lanpaint else measured(task, budgets))
-        print(f"\n{name}", flush=True)
-        for budget in budgets if found else ():
-            mine = best((each for each in own if each["task"] == name), budget)
-            print(f"  {budget} calls, ours {number(mine['quality']) if mine else '-'}", flush=True)
-            within = (each for each in found if each["calls"] <= budget and each["quality"] is not None)
-            for row in sorted(within, key=lambda row: row["quality"])[:6]:
-                words = f"{row['library']:8s} {row['method']:8s} {row['settings']}"
-                print(f"    {row['quality']:8.4f}  {row['calls']:4d} calls  {words}", flush=True)
-        points += found
-    print(json.dumps({"points": points}))
+        if options.task in (None, name):
+            task = make()
+            found = list(painted(task, lanpaint) if lanpaint else measured(task, options.library))
+            shown(name, found)
+            points += found
+    print(json.dumps({"points": points} | ({"of": lanpaint.version} if lanpaint else {})))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ our noise levels, `euler` as it recommends, and without CFG. Nothing of it is pa
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from .counted import Counted
 from .frontier import Task, levels
 
 #: iterations of a step, its length (0.2 as set) and how strongly the seen part is held (5 as set)
-SETTINGS = [(n, length, held) for n in (2, 5, 10) for length in (0.1, 0.2, 0.5) for held in (5.0, 16.0)]
+SETTINGS = [(n, length, held) for n in (2, 5, 10, 20) for length in (0.2, 0.5) for held in (5.0, 16.0)]
 
 
 class Prior(nn.Module):
@@ -44,8 +45,10 @@ class LanPaint:
 
     def __init__(self, folder: str):
         self.host = Host(environment.get(os.environ.get("COMFYUI_PATH")))
-        path = str(Path(folder).resolve())
-        assert awaited(self.host.nodes.load_custom_node(path)), f"ComfyUI cannot load the pack in {path}"
+        path = Path(folder).resolve()
+        assert awaited(self.host.nodes.load_custom_node(str(path))), f"ComfyUI cannot load the pack in {path}"
+        found = re.search(r'^version = "(.*)"', (path / "pyproject.toml").read_text(encoding="utf-8"), re.M)
+        self.version = f"LanPaint {found[1] if found else 'of no version'}"
 
     def __call__(self, settings: tuple[int, float, float], task: Task, prior: Counted, steps: int) -> Tensor:
         """Samples `B C H W` in [0, 1], by one of `SETTINGS`."""

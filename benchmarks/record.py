@@ -24,18 +24,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .record_plot import plot
+from . import record_plot
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE, IMAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "images"
 BUDGETS = (20, 50, 100)
+#: of the first table
+SUMMARY = 50
 #: of LanPaint's own table
 PAINTED = (60, 110)
-#: of the table at the largest budget, what the README quotes
+#: of the first table, what the README quotes
 QUOTED = ("texture, half hidden", "mixture of 8", "digits")
 QUOTE = "<!-- benchmarks -->"
 #: a peer is said to be ahead where it is better by more than this share
 SHARE = 0.03
+#: without a gradient through the model, and with one
+AUTOS = ("Auto", "Auto with a gradient")
+#: the library of our own points among those of `peers`
+OURS = "Posterior"
 Points = list[dict[str, Any]]
 
 
@@ -76,18 +82,34 @@ def how_made(name: str, arguments: list[str], environment: Mapping[str, str], se
 
 
 def keep(name: str, new: dict[str, Any]) -> None:
+    """Replaces the points of the same problems and libraries; of libraries only their frontiers, which are shown."""
     done = {(point["task"], point.get("library")) for point in new["points"]}
-    runs = []
+    new, runs = {**new, "points": essential(new["points"])}, []
     for old in kept(name):
         points = [point for point in old["points"] if (point["task"], point.get("library")) not in done]
         runs += [{**old, "points": points}] if points else []
+    write(name, [*runs, new])
+
+
+def write(name: str, runs: list[dict[str, Any]]) -> None:
+    """One point a line, so that changes can be read."""
     RESULTS.mkdir(exist_ok=True)
     parts = []
-    for each in [*runs, new]:
+    for each in runs:
         lines = ",\n".join(json.dumps(point) for point in each["points"])
         head = json.dumps({key: value for key, value in each.items() if key != "points"})
         parts.append(f'{head[:-1]}, "points": [\n{lines}\n]}}')
     (RESULTS / f"{name}.json").write_text('{"runs": [\n' + ",\n".join(parts) + "\n]}\n", encoding="utf-8")
+
+
+def essential(points: Points) -> Points:
+    """Four digits of each; of a library's points on a problem those on its frontier, and Auto's."""
+    points = [{**p, "quality": p["quality"] and float(f"{p['quality']:.4g}")} for p in points]
+    own = [point for point in points if "library" not in point]
+    for key in dict.fromkeys((p["task"], p["library"]) for p in points if "library" in p):
+        its = [p for p in points if (p["task"], p.get("library")) == key and p["quality"] is not None]
+        own += record_plot.frontier(its) + [p for p in its if p["auto"]]
+    return own
 
 
 def processor() -> str:
@@ -137,80 +159,93 @@ def by_task(points: Points) -> dict[str, Points]:
     return found
 
 
+def best_autos(points: Points, budget: int) -> list[dict[str, Any] | None]:
+    """Auto without a gradient through the model, and with one where it says to be worth it."""
+    own = [point for point in points if point["auto"]]
+    with_one = [point for point in own if re.match("gradient|auto, best", point["settings"])]
+    return [best((point for point in own if point not in with_one), budget), best(with_one, budget)]
+
+
+def by_library(points: Points) -> dict[str, Points]:
+    """In the order of their names, ours left out."""
+    found: dict[str, Points] = {}
+    for point in points:
+        found.setdefault(point["library"], []).append(point)
+    return {name: found[name] for name in sorted(found) if name != OURS}
+
+
+def plots(name: str) -> dict[str, str]:
+    """What the pictures of a benchmark are called, and the pictures: one for each problem."""
+    made = {}
+    for task, points in by_task(points_of(name)).items():
+        own = [point for point in points if point.get("library", OURS) == OURS]
+        words = f"{name}_{re.sub('[^a-z0-9]+', '_', task.lower()).strip('_')}.svg"
+        made[words] = record_plot.plot(task, own, by_library([point for point in points if "library" in point]))
+    return made
+
+
+def pictures(name: str) -> list[str]:
+    """Two in a line."""
+    links = [f"![Quality against model calls](images/{file})" for file in plots(name)]
+    return table(["", ""], [[*links[k : k + 2], ""][:2] for k in range(0, len(links), 2)])
+
+
+def summary() -> list[str]:
+    """Everybody's best at one budget: a row a problem."""
+    rows, names = [], list(by_library(points_of("peers")))
+    for task, points in by_task(points_of("peers")).items():
+        others = by_library(points)
+        own = [point for point in points if point["library"] == OURS]
+        peers = [best(others.get(name, ()), SUMMARY) for name in names]
+        cells = [*best_autos(own, SUMMARY), best(own, SUMMARY), *peers]
+        first = min(point["quality"] for point in cells if point)
+        rows.append([task, *(cell(p, p is not None and p["quality"] == first, by=False) for p in cells)])
+    return table(["problem", *AUTOS, "our best", *names], rows)
+
+
 def frontier() -> list[str]:
-    """Auto beside the best of our ways, and the plots."""
-    tasks = by_task(points_of("frontier"))
+    """Auto beside the best of our ways."""
     rows = []
-    for task, points in tasks.items():
-        for budget in BUDGETS:
-            auto, ours = best((point for point in points if point["auto"]), budget), best(points, budget)
-            if ours:
-                share = f"{auto['quality'] / ours['quality']:.2f}" if auto else "-"
-                rows.append([task, str(budget), cell(auto, by=False), share, cell(ours)])
-    text = table(["problem", "calls at most", "Auto", "over the best", "best of our ways"], rows)
-    return [*text, ""] + [f"![{task}: quality against model calls](images/{picture(task)})" for task in tasks]
-
-
-def libraries(points: Points) -> list[str]:
-    return sorted({point["library"] for point in points})
-
-
-def at_most(budget: int) -> list[str]:
-    """The summary at one budget: a row a task."""
-    ours, others = by_task(points_of("frontier")), by_task(points_of("peers"))
-    names = libraries(points_of("peers"))
-    rows = []
-    for task, points in ours.items():
-        mine = best(points, budget)
-        auto = best((point for point in points if point["auto"]), budget)
-        peers = [best((each for each in others.get(task, ()) if each["library"] == name), budget) for name in names]
-        first = min((each["quality"] for each in (mine, *peers) if each), default=None)
-        cells = [cell(each, each is not None and each["quality"] == first, by=False) for each in (auto, mine, *peers)]
-        rows.append([task, *cells])
-    return table(["problem", "Auto", "our best", *names], rows)
+    for task, points in by_task(points_of("frontier")).items():
+        for before, budget in zip((0, *BUDGETS), BUDGETS, strict=False):
+            if any(1.1 * before < point["calls"] <= budget for point in points):
+                autos, first = best_autos(points, budget), best(points, budget)
+                shares = [f"{auto['quality'] / first['quality']:.2f}" if auto else "-" for auto in autos]
+                rows.append([task, str(budget), *(cell(auto, by=False) for auto in autos), *shares, cell(first)])
+    head = ["problem", "calls at most", *AUTOS, *(f"{name}, over the best" for name in AUTOS), "best of our ways"]
+    return table(head, rows)
 
 
 def peers() -> list[str]:
-    """Each peer's best at each budget; bold where it is ahead of all of ours."""
-    ours, points = by_task(points_of("frontier")), points_of("peers")
-    rows = []
-    for task, own in by_task(points).items():
+    """Each library's best at each budget, bold where it is ahead of all of ours; and LanPaint's own table."""
+    rows, painted, names = [], [], list(by_library(points_of("peers")))
+    for task, points in by_task(points_of("peers")).items():
+        own, others = [point for point in points if point["library"] == OURS], by_library(points)
         for budget in BUDGETS:
-            mine = best(ours.get(task, ()), budget)
-            cells = []
-            for name in libraries(points):
-                peer = best((point for point in own if point["library"] == name), budget)
-                cells.append(cell(peer, bool(peer and mine and peer["quality"] < (1 - SHARE) * mine["quality"])))
-            rows.append([task, str(budget), cell(mine, by=False), *cells])
-    text = table(["problem", "calls at most", "our best", *libraries(points)], rows)
-    painted = lanpaint()
-    return [*text, "", "Beside LanPaint at the calls that it is mostly used with:", "", *painted] if painted else text
-
-
-def lanpaint() -> list[str]:
-    """LanPaint, the best of ours, Auto."""
-    ours, theirs = by_task(points_of("frontier")), [p for p in points_of("peers") if p["library"] == "LanPaint"]
-    rows = []
-    for task, own in by_task(theirs).items():
-        for budget in PAINTED:
-            points = ours.get(task, [])
-            first, auto = best(points, budget), best((point for point in points if point["auto"]), budget)
-            rows.append([task, str(budget), *(cell(each) for each in (best(own, budget), first, auto))])
-    return table(["problem", "calls at most", "LanPaint", "our best", "Auto"], rows) if rows else []
+            first, cells = best(own, budget), []
+            for name in names:
+                peer = best(others.get(name, ()), budget)
+                cells.append(cell(peer, bool(peer and first and peer["quality"] < (1 - SHARE) * first["quality"])))
+            rows.append([task, str(budget), cell(first), *cells])
+        for budget in PAINTED if "LanPaint" in others else ():
+            four = best(others["LanPaint"], budget), best(own, budget), *best_autos(own, budget)
+            painted.append([task, str(budget), *map(cell, four[:2]), *(cell(each, by=False) for each in four[2:])])
+    text = table(["problem", "calls at most", "our best", *names], rows)
+    head = ["problem", "calls at most", "LanPaint", "our best", *AUTOS]
+    return [*text, "", "LanPaint at about 60 and 110 calls:", "", *table(head, painted)] if painted else text
 
 
 #: the benchmarks of the document, each with its heading, what stands above its table, and what makes it
 SECTIONS: dict[str, tuple[str, str, Callable[[], list[str]]]] = {
     "frontier": (
         "Auto beside the best of our ways",
-        "`bench frontier`. Auto is what *Auto Guidance* chooses for so many steps; the others are methods with settings"
-        " that suit some problem. In the plots a point is a method with its settings and a number of steps (the mouse"
-        " over it says which), and the line is the frontier.",
+        "`bench frontier`, on pictures and draws that had no part in any choice. In the plots a point is a method with "
+        "its settings and a number of steps (the mouse over it says which), and the line is the frontier.",
         frontier,
     ),
     "peers": (
         "Other libraries",
-        "`bench peers`: what is in the registry's [deepinv](https://deepinv.github.io) and "
+        "`bench peers`: [deepinv](https://deepinv.github.io) and "
         "[azula](https://github.com/probabilists/azula), on the same problems, with the same prior, in their own "
         "settings and a few more; each the best of its settings. [LanPaint](https://github.com/scraed/LanPaint) by its "
         "own sampler in ComfyUI, on the problems of masks. Bold: ahead of every way of ours by more than 3 %.",
@@ -222,13 +257,11 @@ INTRODUCTION = """# Benchmarks
 
 Written by `python3 dev.py bench record` from what the benchmarks said last (`benchmarks/results`); do not edit it.
 
-Samples of problems whose posterior is known, by the sliced Wasserstein-1 distance to exact samples over the posterior's
-deviation, and of ten half-hidden digits, by their squared error in the hidden half. Smaller is better. A pass forward
-and a pass backward through the model count one call each. `benchmarks/frontier.py` says what each problem is."""
-
-
-def picture(task: str) -> str:
-    return f"frontier_{re.sub('[^a-z0-9]+', '_', task.lower()).strip('_')}.svg"
+Samples of textures and mixtures, whose posterior is known, by the sliced Wasserstein-1 distance to exact samples over
+the posterior's deviation; of ten half-hidden digits by their squared error in the hidden half; of photographs by the
+energy score, restorations by the RMS error, in percent of white. Smaller is better. A pass forward and a pass backward
+through the model count one call each. `benchmarks/frontier.py` says what each problem is. *Auto* is what *Solve Inverse
+Problem* takes by itself."""
 
 
 def how(name: str) -> list[str]:
@@ -236,7 +269,8 @@ def how(name: str) -> list[str]:
     for each in kept(name):
         made, tasks = each["made"], ", ".join(f"*{task}*" for task in by_task(each["points"]))
         whose = ", ".join(sorted({point["library"] for point in each["points"] if point.get("library")}))
-        versions = ", ".join(f"{package} {number}" for package, number in made["versions"].items())
+        others = [each["of"]] if "of" in each else []
+        versions = ", ".join([*(f"{package} {number}" for package, number in made["versions"].items()), *others])
         lines.append(
             f"* {tasks}{f' ({whose})' if whose else ''}: `{made['command']}`, {made['date']}, {made['processor']}, "
             f"{made['threads']} thread(s), {made['seconds']} s, seed {each.get('seed', 1)}, {versions}, "
@@ -247,18 +281,18 @@ def how(name: str) -> list[str]:
 
 def files() -> dict[Path, str]:
     """What the documents are, by what was kept: the page, its plots, and the README with its lines."""
-    summary = at_most(BUDGETS[-1])
-    text = [INTRODUCTION, "", f"With at most {BUDGETS[-1]} model calls (the first of each row bold):", "", *summary]
+    first, text, made = summary(), [INTRODUCTION], {}
+    if kept("peers"):
+        text += ["", f"With at most {SUMMARY} model calls (the first of each row bold):", "", *first]
     for name, (heading, words, make) in SECTIONS.items():
         if kept(name):
             words = textwrap.fill(words, 120, break_long_words=False, break_on_hyphens=False)
-            text += ["", f"## {heading}", "", words, "", *make(), "", "How it was made:", "", *how(name)]
-    made = {PAGE: "\n".join(text) + "\n"}
-    others = by_task(points_of("peers"))
-    for task, points in by_task(points_of("frontier")).items():
-        made[IMAGES / picture(task)] = plot(task, points, others.get(task, []))
+            text += ["", f"## {heading}", "", words, "", *make(), "", *pictures(name)]
+            text += ["", "How it was made:", "", *how(name)]
+            made |= {IMAGES / file: plot for file, plot in plots(name).items()}
+    made[PAGE] = "\n".join(text) + "\n"
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = [*summary[:2], *(row for row in summary[2:] if row.split(" | ")[0][2:] in QUOTED)]
+    lines = [*first[:2], *(row for row in first[2:] if row.split(" | ")[0][2:] in QUOTED)]
     made[ROOT / "README.md"] = re.sub(
         f"{QUOTE}.*{QUOTE}", lambda _: "\n".join([QUOTE, *lines, QUOTE]), readme, count=1, flags=re.S
     )

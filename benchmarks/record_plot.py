@@ -28,29 +28,30 @@ def frontier(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def plot(title: str, ours: list[dict[str, Any]], peers: list[dict[str, Any]]) -> str:
+def plot(title: str, ours: list[dict[str, Any]], peers: dict[str, list[dict[str, Any]]]) -> str:
     """The frontier of our methods as a line, Auto's points, and the other libraries' frontiers as dots.
 
     Args:
-        ours, peers: points with `calls` and `quality` > 0, ours with `auto`, theirs with `library`.
+        ours: points with `calls`, `auto`, and `quality` > 0.
+        peers: other libraries' points, by library.
     """
-    libraries = sorted({point["library"] for point in peers})
-    theirs = {name: frontier([point for point in peers if point["library"] == name]) for name in libraries}
+    theirs = {name: frontier(points) for name, points in peers.items()}
     shown = [*ours, *(point for points in theirs.values() for point in points)]
-    calls = [point["calls"] for point in shown]
-    # what is worse than ten times the median would only press the rest together
-    sorted_qualities = sorted(point["quality"] for point in shown)
-    most = min(sorted_qualities[-1], 5 * sorted_qualities[len(shown) // 2])
-    x_range, y_range = (0.9 * min(calls), 1.1 * max(calls)), (0.9 * sorted_qualities[0], 1.1 * most)
-
-    def place(value: float, span: tuple[float, float], start: float, length: float) -> float:
-        return start + length * math.log(value / span[0]) / math.log(span[1] / span[0])
+    calls, qualities = [point["calls"] for point in shown], sorted(point["quality"] for point in shown)
+    # what is far worse than the median would only press the rest together
+    middle = qualities[len(shown) // 2]
+    most = min(qualities[-1], 5 * middle)
+    x_range = 0.9 * min(calls), 1.1 * max(calls)
+    y_range = 0.9 * qualities[0], 1.1 * most
 
     def x(value: float) -> str:
-        return f"{place(value, x_range, LEFT, WIDTH - LEFT - RIGHT):.1f}"
+        share = math.log(value / x_range[0]) / math.log(x_range[1] / x_range[0])
+        return f"{LEFT + share * (WIDTH - LEFT - RIGHT):.1f}"
 
     def y(value: float) -> str:
-        return f"{place(min(value, y_range[1]), y_range, HEIGHT - BOTTOM, TOP + BOTTOM - HEIGHT):.1f}"
+        low, high, value = *y_range, min(value, y_range[1])
+        share = math.log(value / low) / math.log(high / low)
+        return f"{HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM):.1f}"
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" '
@@ -76,11 +77,11 @@ def plot(title: str, ours: list[dict[str, Any]], peers: list[dict[str, Any]]) ->
         f"H{x(point['calls'])}V{y(point['quality'])}" for point in line[1:]
     )
     parts.append(f'<path d="{corners}H{x(x_range[1])}" fill="none" stroke="{LINE}" stroke-width="2"/>')
-    for name, colour in zip(libraries, COLOURS, strict=False):
+    for name, colour in zip(theirs, COLOURS, strict=False):
         parts += [dot(x(point["calls"]), y(point["quality"]), colour, 4, point) for point in theirs[name]]
     parts += [dot(x(point["calls"]), y(point["quality"]), AUTO, 4.5, point) for point in ours if point["auto"]]
     names, left = [("our methods", GREY), ("their frontier", LINE), ("Auto", AUTO)], WIDTH - RIGHT
-    for name, colour in reversed([*names, *zip(libraries, COLOURS, strict=False)]):
+    for name, colour in reversed([*names, *zip(theirs, COLOURS, strict=False)]):
         left -= 7 * len(name) + 16
         parts.append(f'<circle cx="{left}" cy="16" r="4" fill="{colour}"/>')
         parts.append(f'<text x="{left + 8}" y="20">{escape(name)}</text>')

@@ -5,7 +5,8 @@ The best known path for each damage, where no guidance is given:
     noise only         restoration: the posterior mean, one model call at the noise's own level, x_t = A^+ y
     linear             restoration: annealed, from the smooth inverse
     JPEG and the like  restoration: annealed Pi-GDM without a Jacobian, from the damaged picture with its holes closed
-    all else, samples  Guided DDIM with eta = 1 from noise, each step twice where much of the picture is gone
+    samples            DPM-Solver++ from noise; Guided DDIM, each step twice, where much of the picture is gone; of
+                       damage that is not linear, and up to 12 steps, Guided DDIM with eta = 1
 
 Pixels that are known stay the user's own (`own_pixels`), and grey photos stay grey (`guidance.grey`). What was told of
 the damage is checked in `solver`.

@@ -1,7 +1,7 @@
 """What the photo itself says against what was told of its damage.
 
     blur    its parameters, where their evidence (`spectrum`) is beyond doubt higher than that of the told ones, or the
-            told ones are no more than a guess; a kernel of any shape where it is one (`kernel_estimate`)
+            told ones are no more than a guess
     JPEG    its tables, read off the combs of its coefficients (`jpeg_tables`)
     levels  y = a x + b, and y = a x, only where they are a guess (`fading`)
     noise   what is fine where a blur left nothing fine (`seen_noise`); more than that is kept, and said
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..operators.convolution import convolution
-from ..operators.families import DiskRadius, Exposure, FreeKernel, GaussianWidth, Motion
+from ..operators.families import DiskRadius, Exposure, GaussianWidth, Motion
 from ..operators.family import Family, told
 from ..operators.identity import Scale
 from ..operators.jpeg import JPEG
@@ -28,7 +28,6 @@ from ..operators.levels import Levels
 from .blur_estimate import KERNELS, SMALLEST, likeliest
 from .fading import BRIGHTEST, levels_of
 from .jpeg_tables import compression
-from .kernel_estimate import estimate_kernel
 from .measurement import Measurement
 from .noise import ROUNDING
 from .plain_noise import white_level
@@ -72,8 +71,6 @@ def as_seen(measurement: Measurement) -> Seen:
         seen = _compressed(measurement)
     elif type(operator.family) in KIND:
         seen = _blurred(measurement)
-    elif operator.unknown and isinstance(operator.family, FreeKernel):
-        seen = _shaken(measurement)
     noisy, level = as_noisy_as_seen(seen.measurement), measurement.noise.level
     if noisy is not seen.measurement:
         words = f"with sigma_y = {noisy.noise.level:.2g}, as the photo shows"
@@ -95,14 +92,6 @@ def _blurred(measurement: Measurement) -> Seen:
     if not unknown:
         words = NOT_WHITE.format("blur", words)
     return Seen(replace(measurement, operator=operator), words)
-
-
-def _shaken(measurement: Measurement) -> Seen:
-    family, y = measurement.operator.family, measurement.y
-    if min(y.shape[-2:]) < 2 * family.size:
-        return Seen(measurement)
-    operator = told(convolution(estimate_kernel(y, family.size), family.boundary), family)
-    return Seen(replace(measurement, operator=operator), "a blur of any shape was found in the photo")
 
 
 def numbers(family: Family, theta: Tensor) -> tuple[float, ...]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..guidance.auto import EARLY, FEW, WIDE, Choice, automatic, deep
+from ..guidance.ddnm import DDNM
 from ..guidance.diffpir import PHOTOS, DiffPIR
 from ..guidance.timing import Timing
 from ..measurement.measurement import Measurement
 from .base import Sampler
 from .ddim import GuidedDDIM
+from .dpm import DPMSolver
 from .flair import FLAIR
 from .flow_dps import TRIPS
 from .latino import LATINO
@@ -38,8 +40,10 @@ DRAWN = 0.9
 
 def for_pictures(
     measurement: Measurement, calls: int, restore: bool = False, gradient: bool = False
-) -> tuple[Choice, GuidedDDIM, int]:
+) -> tuple[Choice, Sampler, int]:
     """Guidance, sampler and steps of a model on pictures, for so many model calls.
+
+    Linear damage is sampled in steps of second order, which cost no more than those of first order.
 
     Where much of the picture is gone (`deep`) samples take each step twice, time travel with jump 1 on half as many
     levels, with DiffPIR as a draw, which puts more noise back where nothing was seen. With a gradient the first half of
@@ -50,7 +54,8 @@ def for_pictures(
     """
     chosen = automatic(measurement, calls, False, restore, gradient and calls > FEW)
     if restore or calls <= FEW or deep(measurement) < WIDE:
-        return chosen, GuidedDDIM(1.0), calls
+        second = isinstance(chosen.blocks[0], DDNM | DiffPIR) and calls > FEW
+        return chosen, DPMSolver(stochastic=True) if second else GuidedDDIM(1.0), calls
     start = EARLY if gradient else 0.0
     *first, last = chosen.blocks
     drawn = DiffPIR(measurement, 1.0, PHOTOS, smooth=True, draw=True, timing=Timing(start=start, end=DRAWN))

@@ -18,7 +18,7 @@ def test_the_documents_are_not_stale():
     made = record.files()
     for path, text in made.items():
         assert path.read_text(encoding="utf-8") == text, f"python3 dev.py bench record --kept: {path}"
-    assert set(record.IMAGES.glob("frontier_*.svg")) == {path for path in made if path.suffix == ".svg"}
+    assert set(record.IMAGES.glob("*.svg")) == {path for path in made if path.suffix == ".svg"}
     assert all(file.stat().st_size < 200_000 for file in record.RESULTS.glob("*.json"))
 
 
