@@ -52,7 +52,10 @@ class MeasuredNoise(Sampler):
         noise = run.record.setdefault("measured noise", [])
         x, t = x / max(first.alpha, 1e-6), first
         for k in range(1, self.limit + 1):
-            x0 = run.guided(t.alpha * x, t, run.levels[-1], min(k * run.steps // self.limit, run.steps - 1)).x0
+            h = self.step * k / (1 + self.step * (k - 1))
+            # the step leads to this level: methods that keep y's noise below it would hear nothing at the last one
+            s = run.schedule.at(t.sigma_bar * (1 - self.beta * h), first.scale)
+            x0 = run.guided(t.alpha * x, t, s, min(k * run.steps // self.limit, run.steps - 1)).x0
             d = x - x0
             sigma = (sample_norm(d) / d[0].numel() ** 0.5).item()
             noise.append(sigma)
@@ -62,7 +65,6 @@ class MeasuredNoise(Sampler):
             run.report(min(int((done + share * furthest) * run.steps), run.steps - 1), t.alpha * x, x0, t)
             if sigma <= end:
                 break
-            h = self.step * k / (1 + self.step * (k - 1))
             gamma = sigma * math.sqrt(max((1 - self.beta * h) ** 2 - (1 - h) ** 2, 0.0))
             x = x - h * d + gamma * run.draw.normal(x)
         last = run.levels[-1]

@@ -18,6 +18,7 @@ from posterior.guidance.ddpg import DDPG
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
 from posterior.operators.dense import Dense
+from posterior.operators.inpainting import Inpainting
 from posterior.samplers.cm4ir import CM4IR
 from posterior.samplers.ddim import GuidedDDIM
 from posterior.samplers.likelihood import LogLikelihood
@@ -177,6 +178,21 @@ def test_the_noise_is_measured_as_in_the_paper():
     MeasuredNoise(h0, beta)(run, 3 * start(1))
     assert 5 < len(path) == len(run.record["measured noise"])
     assert run.record["measured noise"] == pytest.approx(path, rel=1e-8)
+
+
+def test_measured_noise_listens_to_what_is_noisy():
+    """Residual RMS / sigma_y over what was seen, by DDNM+ and by nothing."""
+    prior, lost = random_prior(4), torch.zeros(1, 1, 4, 4, dtype=F64)
+    lost[..., 2:] = 1
+    measurement = Measurement.simulate(Inpainting(lost), prior.sample(1, 4), GaussianNoise(0.1), 0)
+    levels = [Level(1.0, 3.0), Level(1.0, 0.05), Level(1.0, 0.0)]
+
+    def fit(*blocks: Guidance) -> float:
+        run = Run(prior.denoiser, levels, list(blocks), Streams(2, "sampling", 2))
+        x = MeasuredNoise(0.2, 0.3)(run, 3 * start(2))
+        return measurement.residual(x)[..., :2].square().mean().sqrt().item() / 0.1
+
+    assert fit(DDNM(measurement)) < 1.2 and fit() > 5
 
 
 @pytest.mark.parametrize("sigma", [0.2, 0.0], ids=["noisy", "clean"])
