@@ -40,6 +40,7 @@ TRUTH = {
     "scratches and lettering": {"scratches"}, "out of focus": {"blur", "noise"}, "camera moved": {"blur", "noise"},
     "grain": {"noise"}, "JPEG blocks (quality 15)": {"JPEG"}, "too small (a quarter)": {"small size"},
     "blotches": {"noise"}, "faded, torn and dusty, black and white": {"fading", "scratches", "noise"},
+    "camera shook": {"blur", "noise"},
 }  # fmt: skip
 
 

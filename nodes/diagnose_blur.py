@@ -1,13 +1,15 @@
-"""Nodes that read off a picture how sharp it is: its blur, its true size."""
+"""Nodes that read off a picture how sharp it is: its blur, of a kind or of any shape, and its true size."""
 
 from __future__ import annotations
 
 import torch
 from comfy_api.latest import io
 
-from ..measurement.blur_estimate import estimate_blur
+from ..measurement.blur_estimate import estimate_blur, log_likelihood
+from ..measurement.kernel_estimate import estimate_kernel
 from ..measurement.measurement import require_finite
 from ..measurement.true_size import true_size
+from ..operators.convolution import convolution
 from ..operators.identity import Identity
 from .diagnose import CATEGORY, picture_input, report_output
 from .report import spoken
@@ -68,6 +70,53 @@ class EstimateBlurNode(io.ComfyNode):
             return spoken(found.operator or Identity(), size, angle, found.confidence, report, text=report)
 
 
+class EstimateShakeNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PosteriorEstimateShake",
+            display_name="Estimate Camera Shake",
+            **found_by("PosteriorEstimateShake"),
+            category=CATEGORY,
+            description="The path of a hand that trembled, or a blur of any other shape, from the picture alone.",
+            inputs=[
+                io.Image.Input(
+                    "image",
+                    tooltip="The blurred picture, at least 64 x 64 pixels, better 256 x 256, not resized. A batch is read as "
+                    "several pictures with the same blur; of large ones the middle is read.",
+                ),
+                io.Int.Input(
+                    "width", default=31, min=3, max=101, step=2,
+                    tooltip="How wide the blur is at most, in pixels: not smaller than it looks, not much larger. Start with "
+                    "31.",
+                ),
+            ],
+            outputs=[
+                Operator.Output("operator", display_name="operator", tooltip="The blur that was found, for Observe."),
+                io.Image.Output(
+                    "kernel", display_name="kernel",
+                    tooltip="What became of a point of light: the path. To look at, or to repaint for Kernel Blur.",
+                ),
+                report_output(),
+            ],
+            is_output_node=True,
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, image, width) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            x = planes(image)
+            require_finite(x)
+            kernel = estimate_kernel(x, width | 1)
+            operator = convolution(kernel)
+            rows, columns = (int((kernel.sum(dim)[0, 0] > 0).sum()) for dim in (-1, -2))
+            report = f"a blur of any shape, {columns} x {rows} pixels."
+            if log_likelihood(x, operator) <= log_likelihood(x, Identity()):
+                report += " But no blur is as likely: look at the kernel, and compare the results."
+            shown = picture((kernel / kernel.max()).expand(-1, 3, -1, -1))
+            return spoken(operator, shown, report, text=report)
+
+
 class FindTrueSizeNode(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -105,4 +154,4 @@ class FindTrueSizeNode(io.ComfyNode):
             return spoken(found.operator, picture(found.small(x)), found.factor, report, text=report)
 
 
-NODES = [EstimateBlurNode, FindTrueSizeNode]
+NODES = [EstimateBlurNode, EstimateShakeNode, FindTrueSizeNode]

@@ -14,6 +14,7 @@ ALIASES = {
     "PosteriorKeepMeasuredPixels": "composite, paste back, keep original, blend, seam",
     "PosteriorEstimateNoise": "grain, noise level, how noisy, sigma",
     "PosteriorEstimateBlur": "blur detection, sharpness, which blur, deblur, unblur, focus, point spread function, PSF",
+    "PosteriorEstimateShake": "camera shake, blind deconvolution, unknown blur, estimate kernel, deblur, point spread function, PSF",
     "PosteriorFindTrueSize": "upscaled, enlarged, resized, fake resolution, original size, undo upscale, resampling detection",
     "PosteriorFindScratches": "scratch detection, dust removal, find dust, automatic mask, watermark, text",
     "PosteriorDiagnose": "unknown damage, what is wrong, detect damage, automatic, old photo, repair, restore, auto levels",

@@ -1,6 +1,6 @@
 """Damaged copies of the photographs, as other programs leave them; examples for nodes, workflows and tests.
 
-python tools/package.py posterior.photos.damaged      # made photos/damaged/ once, with Pillow and numpy alone
+python tools/package.py posterior.photos.damaged      # made photos/damaged/ once
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ DAMAGED = {
     "too small (a quarter)": ("small.png", "coffee"),
     "blotches": ("blotchy.png", "rocket"),
     "faded, torn and dusty, black and white": ("faded.png", "astronaut"),
+    "camera shook": ("shook.png", "china"),
 }
 SIDE = 192  # of the clean photo, in pixels; what is too small has a quarter of it
 
@@ -90,6 +91,16 @@ def _faded(picture: Image.Image) -> Image.Image:
     return Image.fromarray((255 * y).round().clip(0, 255).astype(np.uint8))
 
 
+def _shook(picture: Image.Image) -> Image.Image:
+    """Blurred by a path of 17 pixels."""
+    from ..operators.convolution import convolution
+    from ..operators.kernels import camera_shake
+
+    x = torch.from_numpy(np.asarray(picture, dtype=np.float32)).movedim(-1, 0)[None]
+    y = convolution(camera_shake(8.0, 5)).forward(x)[0].movedim(0, -1)
+    return Image.fromarray(y.round().clamp(0, 255).byte().numpy())
+
+
 def main() -> None:
     folder = _FOLDER / "damaged"
     folder.mkdir(exist_ok=True)
@@ -101,6 +112,7 @@ def main() -> None:
     wide = np.asarray(_clean(DAMAGED["camera moved"][1], 8), dtype=np.float64)
     smeared = np.mean([wide[:, 8 + shift : 8 + shift + SIDE] for shift in range(-5, 6)], 0)
     _grain(Image.fromarray(smeared.round().astype(np.uint8)), 0.01, 2).save(folder / "moved.png")
+    _grain(_shook(clean["shook.png"]), 0.01, 6).save(folder / "shook.png")
     _grain(clean["grainy.png"], 0.1, 3).save(folder / "grainy.png")
     _grain(clean["blotchy.png"], 0.08, 4, 1.0).save(folder / "blotchy.png")
     _faded(clean["faded.png"]).save(folder / "faded.png")

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from ..algebra.refusal import Refusal
+from ..algebra.simplex import least_on_simplex, moved, off_centre, steps
 from ..algebra.streams import Streams
 from ..measurement.decoded import Decoded
 from ..measurement.measurement import Measurement
@@ -38,7 +39,6 @@ from ..operators.compose import compose
 from ..operators.families import Blur, Family, FreeKernel, Known, Spread
 from ..operators.identity import Identity
 from ..operators.levels import Levels
-from .simplex import least_on_simplex, moved, steps
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,8 @@ class Search:
         family = self.unknown.family
         if self.codec or not isinstance(family, FreeKernel):
             return x0
-        kernel, n = family.kernel(self.theta), family.size
-        line = torch.arange(n, dtype=kernel.dtype, device=kernel.device) - n // 2
-        away = [(kernel.sum(dim)[:, 0] @ line).round().long() for dim in (-1, -2)]
+        kernel = family.kernel(self.theta)
+        away = off_centre(kernel)
         self.theta = family.theta(moved(kernel, away, 1, black=True))
         return moved(x0, away, -1)
 

@@ -21,7 +21,7 @@ BYTES = RANGE + r"divide it by 255\."
 NAN = r"The (picture|mask|noise map) contains NaN or infinite values; check the node that makes it\."
 
 #: nodes that read something off a picture
-DIAGNOSES = ("EstimateNoise", "EstimateBlur", "FindTrueSize")
+DIAGNOSES = ("EstimateNoise", "EstimateBlur", "EstimateShake", "FindTrueSize")
 IMAGES = {
     "plain": WORKS, "two": WORKS, "three": WORKS, "H W C": WORKS, "grey": WORKS, "half": WORKS, "bfloat16": WORKS,
     "double": WORKS, "strided": WORKS, "a few outside": WORKS,

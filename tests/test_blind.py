@@ -9,6 +9,7 @@ import torch
 from guidance_rows import F64, one_thread, random_prior  # noqa: F401
 from torch import Tensor
 
+from posterior.algebra.simplex import on_simplex
 from posterior.algebra.streams import Streams
 from posterior.diffusion.level import Level
 from posterior.diffusion.run import Run
@@ -28,7 +29,6 @@ from posterior.priors.gaussian import Gaussian
 from posterior.samplers.blind import Blind
 from posterior.samplers.blind_gibbs import BlindSplitGibbs
 from posterior.samplers.blind_red_diff import BlindREDDiff
-from posterior.samplers.simplex import on_simplex
 from posterior.samplers.unknown import Search, Unknown
 
 

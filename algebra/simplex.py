@@ -48,6 +48,13 @@ def moved(x: Tensor, away: list[Tensor], way: int, black: bool = False) -> Tenso
     return x
 
 
+def off_centre(kernel: Tensor) -> list[Tensor]:
+    """How far down and to the right of the middle the centre of mass of each kernel lies, `B 1 n n`; whole pixels."""
+    n = kernel.shape[-1]
+    line = torch.arange(n, dtype=kernel.dtype, device=kernel.device) - n // 2
+    return [(kernel.sum(dim)[:, 0] @ line).round().long() for dim in (-1, -2)]
+
+
 def steps(x: Tensor) -> Tensor:
     """Differences of neighbours, down and to the right, `B 2C H W`; the last row and column wrap around."""
     return torch.cat([x.roll(-1, -2) - x, x.roll(-1, -1) - x], 1)
