@@ -33,9 +33,9 @@ from .noise import ROUNDING
 from .plain_noise import white_level
 from .seen_noise import as_noisy_as_seen, shown
 
-#: nats from which a photo contradicts the told parameters of a blur. On 96 crops of 128 pixels of training photographs,
-#: where they were right, the best were up to 9 better; where they were off by a half, 20 and more (from 4 on at noise
-#: 0.03, which hides nearly all of it), with 256 pixels hundreds
+#: nats from which a photo contradicts the told parameters of a blur. On 20 crops of 128 pixels of training photographs
+#: with noise of 0 and 0.01, where they were right, the best were up to 3 better; where they were half as large again,
+#: 14 and more, but for one of a Gaussian of 1 pixel, which is then taken as told; of disks hundreds
 CLEAR = 10.0
 KIND: dict[type[Family], str] = {GaussianWidth: "gaussian", DiskRadius: "defocus", Motion: "motion"}
 NOT_WHITE = "with the {} as it was told the residual is not white, so that it was taken as the photo shows it: {}"
