@@ -248,7 +248,8 @@ SECTIONS: dict[str, tuple[str, str, Callable[[], list[str]]]] = {
         "`bench peers`: [deepinv](https://deepinv.github.io) and "
         "[azula](https://github.com/probabilists/azula), on the same problems, with the same prior, in their own "
         "settings and a few more; each the best of its settings. [LanPaint](https://github.com/scraed/LanPaint) by its "
-        "own sampler in ComfyUI, on the problems of masks. Bold: ahead of every way of ours by more than 3 %.",
+        "own sampler in ComfyUI, on the problems of masks. Bold: ahead of every way of ours by more than 3 %. What was "
+        "learnt of it is in [figures.md](figures.md#beside-other-libraries).",
         peers,
     ),
 }  # fmt: skip
