@@ -40,7 +40,7 @@ CLEAR = 10.0
 KIND: dict[type[Family], str] = {GaussianWidth: "gaussian", DiskRadius: "defocus", Motion: "motion"}
 NOT_WHITE = "with the {} as it was told the residual is not white, so that it was taken as the photo shows it: {}"
 SMOOTHER = (
-    "sigma_y = {:.2g} was kept as it was told, for a smoother picture; with it the residual is not white: as the photo "
+    "sigma_y = {:.2g} was kept as it was told, for a smoother picture; it is more than the residual has: as the photo "
     "shows there is noise of {:.2g}, which may keep more detail"
 )
 
