@@ -271,10 +271,11 @@ def how(name: str) -> list[str]:
         made, tasks = each["made"], ", ".join(f"*{task}*" for task in by_task(each["points"]))
         whose = ", ".join(sorted({point["library"] for point in each["points"] if point.get("library")}))
         others = [each["of"]] if "of" in each else []
+        took = f"{made['seconds']} s, " if made["seconds"] else "in parts, "
         versions = ", ".join([*(f"{package} {number}" for package, number in made["versions"].items()), *others])
         lines.append(
             f"* {tasks}{f' ({whose})' if whose else ''}: `{made['command']}`, {made['date']}, {made['processor']}, "
-            f"{made['threads']} thread(s), {made['seconds']} s, seed {each.get('seed', 1)}, {versions}, "
+            f"{made['threads']} thread(s), {took}seed {each.get('seed', 1)}, {versions}, "
             f"commit {made['commit']}."
         )
     return lines
