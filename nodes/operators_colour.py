@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import folder_paths
@@ -278,13 +279,15 @@ class ReadJPEGNode(io.ComfyNode):
             return True
         name = Path(folder_paths.annotated_filepath(file)[0]) if isinstance(file, str) else Path("..")
         inside = not name.is_absolute() and ".." not in name.parts and file.isprintable()
-        found = inside and Path(folder_paths.get_annotated_filepath(file)).is_file()
+        found = inside and os.path.isfile(
+            folder_paths.get_annotated_filepath(file)
+        )  # no error where a name is too long
         return True if found else "There is no such file in the input folder; choose a JPEG file of the list."
 
     @classmethod
     def fingerprint_inputs(cls, file):
-        path = Path(folder_paths.get_annotated_filepath(file)) if isinstance(file, str) else None
-        return path.stat().st_mtime_ns if path and path.is_file() else None
+        path = folder_paths.get_annotated_filepath(file) if isinstance(file, str) else ""
+        return os.stat(path).st_mtime_ns if os.path.isfile(path) else None
 
 
 def jpeg_files() -> list[str]:

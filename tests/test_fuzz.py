@@ -7,14 +7,15 @@ import math
 import pytest
 
 from posterior.algebra.refusal import Refusal
-from posterior.benchmarks.fuzz import fuzz
+from posterior.benchmarks import fuzz as bench
 
 CASES = 500
 
 
-def test_bad_prompts_are_answered_in_a_sentence(server):
-    """The same prompts in every run; thousands of others by `dev.py bench fuzz`."""
-    found = fuzz(server, CASES, seed=0)
+def test_bad_prompts_are_answered_in_a_sentence():
+    """The same prompts in every run, on a server without files of other tests; thousands by `dev.py bench fuzz`."""
+    with bench.test_server() as server:
+        found = bench.fuzz(server, CASES, seed=0)
     assert not found["faults"], "\n".join(found["faults"][:5])
     assert found["same"] and found["kinds"]["works"] > CASES / 20 and found["kinds"].get("host", 0) < CASES / 50
     before, after = found["before"], found["after"]
