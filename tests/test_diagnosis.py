@@ -107,17 +107,17 @@ def test_the_operator_explains_the_picture():
 
 
 def test_an_enlarged_picture_is_restored_from_its_true_size():
-    """By Pillow from 96 to 160 pixels, then faded: Observe takes the picture as it is."""
-    small = Image.fromarray((255 * photo(size=96)[0].movedim(0, -1)).round().byte().numpy())
-    large = tensor(small.resize((160, 160), Image.Resampling.BICUBIC))
+    """By Pillow from 128 to 224 pixels, then faded: Observe takes the picture as it is."""
+    small = Image.fromarray((255 * photo("cathedral", 128)[0].movedim(0, -1)).round().byte().numpy())
+    large = tensor(small.resize((224, 224), Image.Resampling.BICUBIC))
     found = diagnose(tensor_of_bytes(0.35 + 0.4 * large), (*WITHOUT_JPEG, "enlargement"))
-    assert found.kinds == ("fading", "enlargement") and found.mask.shape[-2:] == (160, 160)
-    assert "enlarged 1.67 times, from 96 x 96 to 160 x 160" in found.words()
+    assert found.kinds == ("fading", "enlargement") and found.mask.shape[-2:] == (224, 224)
+    assert "enlarged 1.75 times, from 128 x 128 to 224 x 224" in found.words()
     measurement = Measurement.observe(found.operator(), tensor_of_bytes(0.35 + 0.4 * large), GaussianNoise(0.0))
-    assert measurement.image_shape == (3, 160, 160)
+    assert measurement.image_shape == (3, 224, 224)
     assert (measurement.y + found.fading.offset - 0.35 - 0.4 * tensor(small)).abs().max() < 0.02
-    assert (measurement.picture() - 0.35 - 0.4 * large).abs().max() < 0.01
-    painted = torch.zeros(1, 1, 160, 160)
+    assert (measurement.picture() - 0.35 - 0.4 * large).abs().max() < 0.02
+    painted = torch.zeros(1, 1, 224, 224)
     painted[..., :20] = 1
     said = replace(found, lost=painted)  # in the large size, as a mask painted by hand is
     assert "only said" in said.words() and said.operator().label == "Inpainting after Levels"
