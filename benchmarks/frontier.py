@@ -35,7 +35,7 @@ import torch
 from ..algebra.streams import Streams
 from ..diffusion.level import Level
 from ..diffusion.run import Run
-from ..guidance.auto import EFFORTS, WIDE, deep
+from ..guidance.auto import EFFORTS, SAFE, WIDE, deep
 from ..guidance.base import Guidance
 from ..guidance.ddnm import DDNM
 from ..guidance.diffpir import PHOTOS, DiffPIR
@@ -49,6 +49,7 @@ from ..samplers.auto import for_pictures
 from ..samplers.base import Sampler
 from ..samplers.daps import DAPS
 from ..samplers.ddim import GuidedDDIM
+from ..samplers.dpm import DPMSolver
 from ..samplers.split_gibbs import SplitGibbs
 from .counted import Counted
 from .frontier_tasks import DEVIATION, SIGMA_Y, Size, Task, problems, tasks
@@ -98,15 +99,22 @@ def travel(repeats: int, **where) -> GuidedDDIM:
     return GuidedDDIM(1.0, repeats=repeats, jump=1, **where)
 
 
+#: DPM-Solver++ 2M (SDE): steps of second order for the price of one
+SECOND = DPMSolver(stochastic=True)
 SAMPLES = [
     Way("DiffPIR", "smooth", 1, data_step),
+    Way("DiffPIR", "smooth, second order", 1, data_step, SECOND),
+    Way("DiffPIR", "smooth, draw, second order", 1, drawn, SECOND),
     Way("DiffPIR", "smooth, travel 1 x 2", 2, data_step, travel(2), False),
     Way("DiffPIR", "smooth, draw", 1, drawn),
     Way("DiffPIR", "smooth, draw, travel 1 x 2", 2, drawn, travel(2)),
     Way("Pi-GDM", "published", 2, lambda m, n: PiGDMPublished(m, PHOTOS), photographs=False),
     Way("Pi-GDM", "denoiser", 2, lambda m, n: PiGDM(m, PHOTOS)),
+    Way("Pi-GDM", "denoiser, limit 2, second order", 2, lambda m, n: PiGDM(m, PHOTOS, limit=SAFE), SECOND),
     Way("DPS", "1000 / steps", 2, lambda m, n: DPS(m, 1000 / n * (m.y[0].numel() / (3 * 256**2)) ** 0.5)),
     Way("MMPS", "3 iterations", 5, lambda m, n: MMPS(m, 3), photographs=False),
+    Way("MMPS", "3 iterations, second order", 5, lambda m, n: MMPS(m, 3), SECOND),
+    Way("MMPS", "1 iteration, second order", 3, lambda m, n: MMPS(m, 1), SECOND),
     Way("PnP-DM", "inner 4, hold 1", 4, carried, SplitGibbs(4, 1), False),
     Way("DAPS", "inner 2", 2, carried, DAPS(2)),
 ]  # fmt: skip
