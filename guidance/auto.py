@@ -78,16 +78,16 @@ def automatic(
         restore: whether one picture is restored (`samplers.annealed`) instead of sampled.
         gradient: whether samples of linear damage may take a gradient through the model.
     """
-    block, words, *runner_up = _without_gradient(measurement, steps, latent, restore)
+    block, words = _without_gradient(measurement, steps, latent, restore)
     if not gradient or latent or restore or deep(measurement) < WIDE:
-        return Choice((block,), words, *runner_up)
+        return Choice((block,), words)
     first = PiGDM(measurement, PHOTOS, limit=SAFE, timing=Timing(end=EARLY))
     words = f"Pi-GDM in the first half, because much of the picture is gone, then {words}"
     return Choice((first, replace(block, timing=Timing(start=EARLY))), words, f"{block.label} without a gradient")
 
 
-def _without_gradient(measurement: Measurement, steps: int, latent: bool, restore: bool) -> tuple:
-    """A block, why, and the runner-up."""
+def _without_gradient(measurement: Measurement, steps: int, latent: bool, restore: bool) -> tuple[Guidance, str]:
+    """A block, and why."""
     if latent and steps <= FEW and measurement.operator.linear:
         words = "DiffPIR, because these are few steps of a latent model and the damage is linear; no gradient"
         return DiffPIR(measurement, deviation=1.0), words

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..guidance.auto import EARLY, FEW, WIDE, Choice, automatic, deep
-from ..guidance.ddnm import DDNM
 from ..guidance.diffpir import PHOTOS, DiffPIR
 from ..guidance.timing import Timing
 from ..measurement.measurement import Measurement
@@ -53,9 +52,10 @@ def for_pictures(
         restore, gradient: as in `automatic`.
     """
     chosen = automatic(measurement, calls, False, restore, gradient and calls > FEW)
-    if restore or calls <= FEW or deep(measurement) < WIDE:
-        second = isinstance(chosen.blocks[0], DDNM | DiffPIR) and calls > FEW
-        return chosen, DPMSolver(stochastic=True) if second else GuidedDDIM(1.0), calls
+    if restore or calls <= FEW or not measurement.operator.linear:
+        return chosen, GuidedDDIM(1.0), calls
+    if deep(measurement) < WIDE:
+        return chosen._replace(runner_up="Moment Matching (MMPS), with a gradient"), DPMSolver(stochastic=True), calls
     start = EARLY if gradient else 0.0
     *first, last = chosen.blocks
     drawn = DiffPIR(measurement, 1.0, PHOTOS, smooth=True, draw=True, timing=Timing(start=start, end=DRAWN))
