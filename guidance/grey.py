@@ -14,10 +14,9 @@ from torch import Tensor
 
 from ..diffusion.state import Estimate, State
 from ..measurement.measurement import Measurement
+from ..measurement.plain_noise import is_grey as equal_colours
 from .base import Guidance
 
-#: colours that differ by no more, image units, are equal up to the rounding of 8 bits and of a conversion
-EQUAL = 1.5 / 255
 #: what becomes of colours: a picture that is grey stays so, every picture becomes grey, none is kept grey
 Colours = Literal["automatic", "keep grey", "free"]
 
@@ -46,9 +45,8 @@ def in_grey(x: Tensor) -> Tensor:
 def is_grey(measurement: Measurement) -> bool:
     """Whether y is a grey picture in three colours, seen by an operator that leaves grey pictures grey."""
     y, operator = measurement.y, measurement.operator
-    if not operator.pictorial or y.ndim != 4 or y.shape[1] != 3 or (y.amax(1) - y.amin(1)).max() > EQUAL:
+    if not operator.pictorial or y.ndim != 4 or y.shape[1] != 3 or not equal_colours(y):
         return False
     channels, height, width = measurement.image_shape
     probe = torch.rand(1, 1, height, width, generator=torch.Generator().manual_seed(0)).to(y)
-    seen = operator.forward(probe.expand(1, channels, -1, -1))
-    return bool((seen.amax(1) - seen.amin(1)).max() <= EQUAL)
+    return equal_colours(operator.forward(probe.expand(1, channels, -1, -1)))
