@@ -60,6 +60,8 @@ LIKELY = 0.75
 ENLARGED_FOR_SURE = 1.5
 #: a share of lost pixels below which they are taken for the picture's own
 STRAY = 2e-4
+#: and above which they are too: a drawing's lines, a page of print
+OWN = 0.4
 
 
 @dataclass(frozen=True)
@@ -165,14 +167,15 @@ def diagnose(
         # what an almost right filter leaves of the spectrum looks like a blur
         found = diagnose(enlarged.small(image), set(look) - {"enlargement", "small size", "blur"}, sensitivity)
         return replace(found, size=size, enlarged=enlarged)
-    looked = tuple(kind for kind in KINDS if kind in look and (readable or kind in ("fading", "small size")))
+    looked = tuple(kind for kind in KINDS if kind in look and (readable or kind == "small size"))
     faded, lost = fading(image) if "fading" in looked else (None, torch.zeros_like(image[:, :1]))
     if "scratches" in looked:
         clear = image if faded is None else ((image - faded.offset) / faded.gain).clamp(0, 1)
         marks, evidence = damage_marks(clear, sensitivity)
         if evidence > DAMAGED:
             lost = torch.maximum(lost, marks)
-    lost = dilated(lost, RIM) if lost.mean() > STRAY else torch.zeros_like(lost)
+    wider = dilated(lost, RIM)
+    lost = wider if lost.mean() > STRAY and wider.mean() < OWN else torch.zeros_like(lost)
     lost = lost if painted is None else torch.maximum(lost, painted)
     noise, blotch, blur = 0.0, 0.0, None
     filled = harmonic(image, lost == 0) if lost.any() else image

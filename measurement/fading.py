@@ -55,7 +55,10 @@ def fading(image: Tensor) -> tuple[Fading | None, Tensor]:
     low, high = _ends(smooth, lost, ROUGH_ENDS)
     if not 0.05 < high - low < FADED:
         return None, torch.zeros_like(lost)
-    return levels_of(image, white_level(image, lost), lost), lost
+    found = levels_of(image, white_level(image, lost), lost)
+    if found.gain >= 1:  # of dots and lines, whose means are grey and which are not
+        return None, torch.zeros_like(lost)
+    return found, lost
 
 
 def levels_of(image: Tensor, noise: float, lost: Tensor | None = None) -> Fading:

@@ -37,6 +37,8 @@ ROUNDED = 0.35
 SIDE, BLOCKS = 768, 1500
 #: largest step and coefficient
 STEPS, LARGEST = 255, 1040
+#: frequencies where all pixels of a block count alike, so that a picture of few levels has a comb there by itself
+ALIKE = (0, 4, 32, 36)
 #: nats that a comb must be better than none: 64 entries of 255 steps each, for libjpeg's tables one number in 100
 FREE, KNOWN = 64 * math.log(STEPS), 30.0
 #: part of the evidence by which a table of its own must be better, since rounding follows no law exactly
@@ -160,10 +162,11 @@ def _coefficients(plane: Tensor, cut: Tensor) -> tuple[Tensor, Tensor]:
     """
     h, w = (n // 8 * 8 for n in plane.shape)
     basis = dct()
-    blocks = rearrange(plane[:h, :w], "(h i) (w j) -> (h w) i j", i=8, j=8)
-    bad = rearrange(cut[:h, :w], "(h i) (w j) -> (h w) (i j)", i=8, j=8).mean(1)
-    usable = bad == 0 if (bad == 0).sum() >= 24 else bad <= bad.quantile(0.25)
-    blocks = blocks[usable]
+    blocks = rearrange(plane[:h, :w], "(h i) (w j) -> (h w) (i j)", i=8, j=8)
+    bad = rearrange(cut[:h, :w], "(h i) (w j) -> (h w) (i j)", i=8, j=8).mean(1, keepdim=True)
+    distinct = torch.cat([blocks, bad], 1).unique(dim=0)  # a block that comes again says nothing new
+    blocks, bad = distinct[:, :-1].unflatten(1, (8, 8)), distinct[:, -1]
+    blocks = blocks[bad == 0 if (bad == 0).sum() >= 24 else bad <= bad.quantile(0.25)]
     blocks = blocks[:: max(1, math.ceil(len(blocks) / BLOCKS))]
     alike = torch.ones_like(blocks)
     alike[:, 0] *= torch.where(blocks.diff(dim=1).abs().mean((1, 2)) < 0.25, 8**0.5, 1.0)[:, None]
@@ -266,12 +269,13 @@ class Combs:
         """
         nats = self.evidence(range(1, STEPS + 1))
         known = torch.stack([quantisation_table(base, q).long().flatten() for q in range(1, 101)])
-        each = nats.gather(1, known.mT - 1).sum(0)
         best, step = nats.max(1)
+        telling = [k for k in range(64) if k not in ALIKE]
+        each, total = nats.gather(1, known.mT - 1)[telling].sum(0), best[telling].sum()
         if quality is not None:
             each[quality - 1] += FREE / 2
         standard = int(each.argmax()) + 1
-        if each[standard - 1] - KNOWN >= best.sum() - max(FREE, TOLERANCE * best.sum()):
+        if each[standard - 1] - KNOWN >= total - max(FREE, TOLERANCE * total):
             return known[standard - 1].reshape(8, 8), standard, True, (each[standard - 1] - KNOWN).item()
         # entries that speak, and for the others the shape of libjpeg's table
         speaks = best - nats.median(1).values > 8
@@ -280,7 +284,7 @@ class Combs:
         filled = (shape * ratio).round().long().clamp(1, STEPS)
         table = torch.where(speaks, step + 1, filled)
         near = int((known.double().clamp_min(1).log() - table.double().log()).square().sum(1).argmin()) + 1
-        return table.reshape(8, 8), near, False, (best.sum() - FREE).item()
+        return table.reshape(8, 8), near, False, (total - FREE).item()
 
 
 def student(x: Tensor) -> Tensor:

@@ -226,12 +226,14 @@ class Measurement:
     def fit(self, x: Tensor) -> Tensor:
         """RMS of residual / sigma_y per sample: near 1 is a fit, above misses data, far below fits noise.
 
-        Infinite where sigma_y = 0 and the residual is not.
+        Infinite where sigma_y = 0 and the residual is not; where the noise is uneven, less than the rounding of 8 bits
+        counts as that.
         """
         if self.noise.correlated:
             return self._white.fit(x)
         residual = self.residual(x)
-        return self._rms(residual / self.noise.deviation(self.y - residual))
+        deviation = torch.as_tensor(self.noise.deviation(self.y - residual))
+        return self._rms(residual / (deviation.clamp_min(ROUNDING) if deviation.numel() > 1 else deviation))
 
     def agreement(self, x: Tensor) -> Tensor:
         """What a report shows per sample: `fit` where there is noise, else `residual_rms`."""

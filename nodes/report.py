@@ -52,7 +52,7 @@ def fit_in_words(measurement: Measurement, values: Tensor, kind: str) -> str:
     )
     if value > high:
         words = f"the picture misses what was seen. {_cause(measurement.operator.label)}{_level(measurement, value)}."
-    elif value < low:
+    elif value < low and torch.as_tensor(measurement.noise.sigma).min() > 0:
         words = f"less noise than sigma_y says, or the picture follows the noise. Lower sigma_y{_level(measurement, value)}."
     else:
         words = "agrees with what was seen."

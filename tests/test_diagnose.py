@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw
 from scipy.ndimage import white_tophat
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -61,6 +62,37 @@ def test_of_two_compressions_the_stronger_is_found():
 @pytest.mark.parametrize("name", ["chelsea", "stream"])
 def test_a_photo_that_was_never_compressed_has_no_jpeg(name: str):
     assert compression(photo(name=name)) is None
+
+
+def drawing() -> Tensor:
+    """Flat colours with hard edges, 160 x 160."""
+    page = Image.new("RGB", (160, 160), (250, 220, 120))
+    pen = ImageDraw.Draw(page)
+    pen.ellipse((20, 25, 120, 130), (220, 60, 60), (10, 10, 10), 4)
+    pen.polygon([(8, 150), (75, 70), (150, 140)], (40, 160, 90))
+    pen.rectangle((90, 10, 150, 55), (60, 60, 200))
+    return tensor(page)
+
+
+BANDS = torch.linspace(0, 1, 160).expand(1, 3, 160, -1)
+FLAT = {
+    "black": 0 * BANDS, "white": 0 * BANDS + 1, "one edge": (BANDS > 0.5).float(), "ramp": (255 * BANDS).round() / 255,
+    "stripes": (torch.arange(160) % 2.0).expand(1, 3, 160, -1), "dark": (6 * photo()).round() / 255,
+    "one bit": torch.rand(1, 1, 160, 160, generator=torch.Generator().manual_seed(0)).round().expand(-1, 3, -1, -1),
+    "drawing": drawing(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_what_is_flat_has_no_jpeg(name: str):
+    """Its few levels, and blocks that come again and again, make combs too."""
+    assert compression(FLAT[name]) is None
+
+
+@pytest.mark.parametrize("quality", [20, 90])
+def test_jpeg_of_a_drawing_is_found(quality: int):
+    found = compression(tensor(saved(drawing(), quality=quality)))
+    assert found.standard and found.subsampling == "4:2:0" and abs(found.quality - quality) <= 1
 
 
 @pytest.mark.parametrize("gain, read", [(0.0, 0.05), (0.02, 0.01), (0.004, 0.03)])

@@ -130,6 +130,19 @@ def test_small_pictures_are_to_be_enlarged():
     assert found.small == 4 and found.operator().image_shape((1, 3, 48, 48)) == (3, 192, 192)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (1, 70), (40, 63)])
+def test_of_tiny_pictures_nothing_else_is_said(size: tuple[int, int]):
+    found = diagnose(0.3 + 0.2 * photo()[..., : size[0], : size[1]])
+    assert found.kinds == ("small size",) and found.operator().image_shape((1, 3, *size)) == (3, *(4 * n for n in size))
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_dots_and_lines_are_no_scratches_and_have_not_faded(every: int):
+    """Of a print, whose lines are as thin and as black as damage, and whose means are grey."""
+    lines = (torch.arange(160) % every < 1).float().expand(1, 3, 160, -1)
+    assert not diagnose(lines, ("scratches", "fading", "noise")).kinds
+
+
 def test_a_painted_mask_is_added():
     painted = torch.zeros(1, 1, 160, 160)
     painted[..., :20] = 1

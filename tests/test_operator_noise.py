@@ -96,6 +96,14 @@ def test_a_clean_measurement_fits_exactly_or_not_at_all() -> None:
     assert not measurement.noisy
 
 
+def test_no_pixel_of_an_uneven_measurement_counts_as_known_better_than_8_bits() -> None:
+    x, hole = draw(1, 3, 8, 9), torch.linspace(0, 0.9, 72, dtype=F64).reshape(1, 1, 8, 9)
+    measurement = Measurement.observe(Inpainting(hole, 0.5, doubt=2.0), x, GaussianNoise(0.0))
+    off = ROUNDING * (draw(1, 3, 8, 9, seed=1) - 0.5)
+    assert torch.allclose(measurement.fit(x + off), measurement.whitened().fit(x + off))
+    assert 0 < measurement.fit(x + off) < 1
+
+
 @pytest.mark.parametrize("kind", ["mask", "box", "blur"])
 def test_whitened_prox_is_the_weighted_least_squares(kind: str) -> None:
     """Against dense algebra: argmin norm(W (A x - y))^2 / 2 + rho norm(x - z)^2 / 2."""

@@ -36,6 +36,7 @@ def test_a_number_is_said_with_its_range_and_a_remedy(report):
     assert "misses what was seen" in words(5.7, "restoration") and "(about 0.11)" in words(5.7, "restoration")
     assert "Lower sigma_y (about 0.0038)" in words(0.19, "picture")  # case A15
     assert "about" not in words(5.7, "sample", noise_only(0, PoissonNoise(0.01, 0.01)))  # no single number would do
+    assert words(0.01, "restoration", noise_only(0, GaussianNoise(torch.tensor([0.0, 0.1])))).endswith("what was seen.")
     clean = noise_only(0)
     assert (
         words(0.001, "sample", clean) == "residual RMS 0.001 (white is 1): agrees with what was seen, but for rounding."
