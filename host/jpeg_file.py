@@ -36,6 +36,10 @@ def read_jpeg(path: str | Path) -> tuple[dict[str, Any], str]:
                 raise Refusal(f"{Path(path).name} is a {image.format} file; choose the JPEG file as it came.")
             if image.mode not in ("RGB", "L"):
                 raise Refusal(f"{Path(path).name} has {image.mode} colours; only grey and colour JPEG files are known.")
+            if image.mode == "RGB" and (image.layer[0][0] == ord("R") or image.info.get("adobe_transform") == 0):
+                raise Refusal(
+                    f"{Path(path).name} holds red, green and blue; only files of brightness and chroma are known."
+                )
             components = {part[0]: part[3] for part in image.layer}
             numbers = sorted(set(components.values()), key=list(components.values()).index)
             tables = [list(image.quantization[number]) for number in numbers]

@@ -21,6 +21,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..algebra.refusal import Refusal
@@ -29,6 +30,7 @@ from ..operators.convolution import convolution
 from ..operators.identity import Identity
 from ..operators.kernels import disk, gaussian, motion
 from .jpeg_tables import compression
+from .noise import ROUNDING
 from .seen_noise import blur_in
 from .spectrum import Spectrum, smeared
 
@@ -48,6 +50,8 @@ STARTS = 3
 TEMPERATURE = 0.005, 0.01
 #: log p(kind), but for a constant: of movements there are so many that one of them fits a sharp photo by chance
 LOG_ODDS = (0.0, 0.75, 0.25, -4.0)
+#: deviations of the noise, and part of the neighbours, by which steps may be larger than a kernel leaves any
+NOISY, FEW = 5.0, 1e-3
 #: largest side of a block; smallest side of a picture
 BLOCK, SMALLEST = 128, 64
 
@@ -107,16 +111,38 @@ def estimate_blur(picture: Tensor, compressed: bool | None = None) -> BlurEstima
         own = [index for index, (name, _) in enumerate(thetas) if name == kind]
         starts = [thetas[own[index]][1] for index in rough[own].topk(min(STARTS, len(own))).indices.tolist()]
         found[kind] = _refined(spectra, kind, starts)
+        if kind != "none" and not compressed and not _possible(picture, spectra, KERNELS[kind](*found[kind][1])):
+            found[kind] = -math.inf, found[kind][1]
     evidence = torch.tensor([found[kind][0] for kind in KINDS])
     logits = evidence / (TEMPERATURE[compressed] * evidence.max().abs().clamp_min(1.0)) + torch.tensor(LOG_ODDS)
     probabilities = dict(zip(KINDS, logits.softmax(0).tolist(), strict=True))
     kind = max(KINDS, key=probabilities.__getitem__)
     theta = found[kind][1]
-    power = smeared([KERNELS[kind](*theta)], side)
-    noise = float(np.mean([spectrum.fit(power).noise.item() for spectrum in spectra]))
+    noise = _noise(spectra, KERNELS[kind](*theta))
     if kind == "motion":
         theta = (theta[0], theta[1] % 180)
     return BlurEstimate(kind, () if kind == "none" else theta, probabilities[kind], probabilities, noise)
+
+
+def _noise(spectra: Sequence[Spectrum], kernel: Tensor) -> float:
+    """sigma of the noise beside this kernel, image units, the mean of all pictures."""
+    power = smeared([kernel], spectra[0].side)
+    return float(np.mean([spectrum.fit(power).noise.item() for spectrum in spectra]))
+
+
+def _possible(picture: Tensor, spectra: Sequence[Spectrum], kernel: Tensor) -> bool:
+    """Whether a blur k leaves steps between neighbours as large as those of the picture, and whether there are any.
+
+    In [0, 1] none is larger than norm(k - k moved by a pixel)_1 / 2, but for the noise. This tells drawings and print,
+    whose spectra are not those of photographs, from what is blurred.
+    """
+    noise = NOISY * 2**0.5 * _noise(spectra, kernel)
+    for dim in (-2, -1):
+        border = [1, 1, 0, 0] if dim == -1 else [0, 0, 1, 1]
+        bound = F.pad(kernel, border).diff(dim=dim).abs().sum() / 2
+        if (picture.diff(dim=dim).abs() > bound + noise).double().mean() > FEW:
+            return False
+    return picture.flatten(1).std(1).max().item() > ROUNDING
 
 
 def log_likelihood(picture: Tensor, operator: Operator) -> float:

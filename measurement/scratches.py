@@ -126,7 +126,9 @@ def _alike(bins: Tensor, weight: Tensor) -> Tensor:
 
 def _grain(image: Tensor) -> float:
     """Difference of neighbours that one in ten does not reach, image units."""
-    steps = [(a - b).abs().mean(1).flatten() for a, b in _neighbours(image, ((0, 1), (1, 0)))]
+    steps = [(a - b).abs().mean(1).flatten() for a, b in _neighbours(image, ((0, 1), (1, 0))) if a.numel()]
+    if not steps:  # of a single pixel
+        return 0.0
     return torch.stack([step.kthvalue(max(1, len(step) // 10)).values for step in steps]).mean().item()
 
 

@@ -17,6 +17,8 @@ from ..measurement.noise import ROUNDING, GaussianNoise
 EXPECTED = {"sample": (0.8, 1.2), "restoration": (0.3, 1.2), "mean": (0.3, 1.2), "picture": (0.3, 1.2)}
 #: residual RMS up to which damage that is not linear (JPEG, fewer colours) is met: it rounds by itself, more than 8 bits do
 OWN_ROUNDING = 0.01
+#: where an answer was asked to be grey
+GREYED = "what was seen has colours, which are left out as asked."
 #: a larger share than this that is lost under a mask looks like a mask that is the wrong way round
 MOSTLY = 0.8
 
@@ -31,17 +33,20 @@ def paragraphs(*texts: str) -> str:
     return "\n".join(filter(None, texts))
 
 
-def fit_in_words(measurement: Measurement, values: Tensor, kind: str) -> str:
+def fit_in_words(measurement: Measurement, values: Tensor, kind: str, greyed: bool = False) -> str:
     """How well pictures explain a measurement.
 
     Args:
         values: `measurement.agreement` of the pictures, one for each.
         kind: what they are, one of EXPECTED; "picture" is for a node that cannot know.
+        greyed: whether colours that were seen are left out.
     """
     if not measurement.noisy:
         seen = f"residual RMS {_listed(values, 3)} (white is 1)"
         if values.max().item() < (2 * ROUNDING if measurement.operator.linear else OWN_ROUNDING):
             return f"{seen}: agrees with what was seen, but for rounding."
+        if greyed:
+            return f"{seen}: {GREYED}"
         return (
             f"{seen}: more than the rounding of 8 bits, {ROUNDING:.4f}. The damage is not quite as described, or there is "
             f"noise: raise sigma_y, to about {values.mean().item():.2g}."
@@ -50,7 +55,9 @@ def fit_in_words(measurement: Measurement, values: Tensor, kind: str) -> str:
     article = (
         f"a {kind}: {low} to {high}" if kind != "picture" else f"a sample: 1; a restoration or mean: {low} to {high}"
     )
-    if value > high:
+    if value > high and greyed:
+        words = GREYED
+    elif value > high:
         words = f"the picture misses what was seen. {_cause(measurement.operator.label)}{_level(measurement, value)}."
     elif value < low and torch.as_tensor(measurement.noise.sigma).min() > 0:
         words = f"less noise than sigma_y says, or the picture follows the noise. Lower sigma_y{_level(measurement, value)}."

@@ -6,7 +6,7 @@ from typing import get_args
 
 from comfy_api.latest import io
 
-from ..guidance.grey import Colours
+from ..guidance.grey import Colours, is_grey
 from ..host.apply import apply_guidance
 from ..host.solver import solve
 from ..host.start import STARTS, start_latent
@@ -222,7 +222,7 @@ class SolveNode(io.ComfyNode):
         mean = images.mean(0, keepdim=True) if len(measurement.y) == 1 else images
         seen = path.measurement
         fit = seen.agreement(images.cpu())
-        words = fit_in_words(seen, fit, path.kind)
+        words = fit_in_words(seen, fit, path.kind, path.grey and not is_grey(seen))
         report = paragraphs(words, losses_in_words(seen), rounding_in_words(seen), path.words)
         return spoken(picture(images), picture(mean), fit.mean().item(), report, text=report)
 

@@ -54,7 +54,7 @@ class Inpainting(Mask):
                 "The mask covers the whole picture, so nothing is known; leave some pixels unmasked."
                 if darkest >= 0.5
                 else f"The mask covers the whole picture, since its darkest value is {darkest:.3g} and counts as lost "
-                f"from {threshold:g} upwards; set the threshold higher, for example to 0.5."
+                f"from {threshold:g} upwards; make its black darker, or set the threshold higher, for example to 0.5."
             )
         self.keep = (~unknown).to(hole.dtype)
         self._spread = doubt * hole * self.keep if doubt > 0 else None

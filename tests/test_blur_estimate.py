@@ -68,6 +68,15 @@ def test_a_sharp_photo_has_no_blur():
     assert (found.kind, found.operator, found.parameters) == ("none", None, ())
 
 
+@pytest.mark.parametrize("name", ["one colour", "one edge", "stripes"])
+def test_what_no_blur_can_leave_is_not_blurred(name: str):
+    """Their spectra are not those of photographs, and fall as if a blur had made them."""
+    across = torch.arange(128)
+    line = {"one colour": 0 * across + 0.5, "one edge": (across > 70).float(), "stripes": across % 2.0}[name]
+    found = estimate_blur(line.expand(1, 3, 128, -1), compressed=False)
+    assert (found.kind, found.confidence) == ("none", 1.0)
+
+
 def test_a_jpeg_is_seen_and_its_blur_read_less_surely():
     y = recorded(photo("astronaut", 128), kernels.disk(4.0))
     image = (JPEG(75).forward(y).clamp(0, 1) * 255).round() / 255

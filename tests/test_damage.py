@@ -144,7 +144,7 @@ def test_masks_from_other_programs() -> None:
     assert Inpainting(stored).keep.mean() < Inpainting(mask).keep.mean()
     assert torch.equal(Inpainting(stored, 0.5).keep, Inpainting(mask).keep)
     grey = 16 / 255 + mask * 219 / 255
-    with pytest.raises(Refusal, match=r"darkest value is 0\.0627 .* from 0\.02 upwards; set the threshold higher"):
+    with pytest.raises(Refusal, match=r"darkest value is 0\.0627 .* from 0\.02 upwards; .* set the threshold higher"):
         Inpainting(grey)
     assert torch.equal(Inpainting(grey, 0.5).keep, Inpainting(mask).keep)
     with pytest.raises(Refusal, match=r"nowhere brighter than 0\.295 .* from 0\.5 upwards.*set the threshold lower"):

@@ -130,6 +130,7 @@ def test_lettering_is_found_and_a_clean_photo_is_left_alone(colour: tuple[float,
     right = (found * mask).sum()
     assert right / mask.sum() > 0.9 and right / found.sum() > 0.7
     assert scratches(clean).mean() < 0.01
+    assert not any(scratches(damaged[..., :h, :w]).any() for h, w in ((1, 1), (1, 9), (9, 1)))
     assert scratches(damaged, 0.1).sum() <= found.sum() <= scratches(damaged, 0.9).sum()
 
 

@@ -166,10 +166,16 @@ def test_a_camera_s_jpeg_is_read_from_its_file(server: Server) -> None:
     assert "4:2:2, turned by 90 degrees" in read["jpeg"]["text"][0]
     right, wrong = (float(re.search(r"residual RMS ([\d.]+)", each["fit"]["text"][0])[1]) for each in (read, usual))
     assert right < 1.5 / 255 < 4 / 255 < wrong
-    missing, other = server.upload(png(clean), "no.png"), prompt(jpeg=("PosteriorReadJPEG", {"file": "no.png"}))
-    other["view"] = {"class_type": "PreviewAny", "inputs": {"source": ["jpeg", 1]}}
-    with pytest.raises(PromptError, match=f"{missing} is a PNG file; choose the JPEG file as it came"):
-        server.run(other)
+    buffer = io.BytesIO()
+    Image.fromarray(clean).save(buffer, "JPEG", keep_rgb=True)
+    for content, fault in (
+        (png(clean), "is a PNG file; choose"),
+        (buffer.getvalue(), "holds red, green and blue; only"),
+    ):
+        other = prompt(jpeg=("PosteriorReadJPEG", {"file": server.upload(content, "no.jpg")}))
+        other["view"] = {"class_type": "PreviewAny", "inputs": {"source": ["jpeg", 1]}}
+        with pytest.raises(PromptError, match=f"no.jpg {fault}"):
+            server.run(other)
 
 
 def test_every_operator_node_is_tested(server: Server) -> None:

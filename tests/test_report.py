@@ -44,6 +44,9 @@ def test_a_number_is_said_with_its_range_and_a_remedy(report):
     assert "raise sigma_y, to about 0.004" in words(0.004, "sample", clean)
     jpeg = Measurement(JPEG(15), clean.y, clean.noise)
     assert "agrees" in words(0.004, "sample", jpeg) and "not quite as described" in words(0.04, "sample", jpeg)
+    for of in (measurement, clean):
+        greyed = report.fit_in_words(of, torch.tensor([5.0]), "restoration", True)
+        assert "left out as asked" in greyed and "sigma_y" not in greyed
     many = report.fit_in_words(measurement, torch.linspace(0.9, 1.1, 9), "sample")
     assert many.startswith("fit 0.9 to 1.1 (")
 
