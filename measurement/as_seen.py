@@ -1,7 +1,8 @@
 """What the photo itself says against what was told of its damage.
 
     blur    its parameters, where their evidence (`spectrum`) is beyond doubt higher than that of the told ones, or the
-            told ones are no more than a guess
+            told ones are no more than a guess; of a guessed kernel another shape (`kernel_estimate`), where the
+            spectrum is clear about it
     JPEG    its tables, read off the combs of its coefficients (`jpeg_tables`)
     levels  y = a x + b, and y = a x, only where they are a guess (`fading`)
     noise   what is fine where a blur left nothing fine (`seen_noise`); more than that is kept, and said
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..operators.convolution import convolution
-from ..operators.families import DiskRadius, Exposure, GaussianWidth, Motion
+from ..operators.families import DiskRadius, Exposure, FreeKernel, GaussianWidth, Motion
 from ..operators.family import Family, told
 from ..operators.identity import Scale
 from ..operators.jpeg import JPEG
@@ -28,8 +29,9 @@ from ..operators.levels import Levels
 from .blur_estimate import KERNELS, SMALLEST, likeliest
 from .fading import BRIGHTEST, levels_of
 from .jpeg_tables import compression
+from .kernel_estimate import DOUBT, estimate_kernel
 from .measurement import Measurement
-from .noise import ROUNDING
+from .noise import ROUNDING, GaussianNoise
 from .plain_noise import white_level
 from .seen_noise import as_noisy_as_seen, shown
 
@@ -71,6 +73,8 @@ def as_seen(measurement: Measurement) -> Seen:
         seen = _compressed(measurement)
     elif type(operator.family) in KIND:
         seen = _blurred(measurement)
+    elif operator.unknown and isinstance(operator.family, FreeKernel):
+        seen = _shaken(measurement)
     noisy, level = as_noisy_as_seen(seen.measurement), measurement.noise.level
     if noisy is not seen.measurement:
         words = f"with sigma_y = {noisy.noise.level:.2g}, as the photo shows"
@@ -92,6 +96,20 @@ def _blurred(measurement: Measurement) -> Seen:
     if not unknown:
         words = NOT_WHITE.format("blur", words)
     return Seen(replace(measurement, operator=operator), words)
+
+
+def _shaken(measurement: Measurement) -> Seen:
+    """With the noise that a found kernel needs; what is not clear is left to be found with the picture."""
+    family, y, noise = measurement.operator.family, measurement.y, measurement.noise
+    if family.boundary == "valid" or min(y.shape[-2:]) < 2 * family.size:
+        return Seen(measurement)
+    found = estimate_kernel(y, family.size)
+    if not found.clear:
+        words = f"the photo is too small or too even to show the shape of the blur ({found.nats:+.0f} nats)"
+        return Seen(measurement, words)
+    noise = noise if noise.level is None else GaussianNoise(math.hypot(noise.level, DOUBT))
+    words = f"{found} was read off the photo, which is clear about it ({found.nats:+.0f} nats)"
+    return Seen(replace(measurement, operator=convolution(found.kernel.to(y), family.boundary), noise=noise), words)
 
 
 def numbers(family: Family, theta: Tensor) -> tuple[float, ...]:

@@ -14,7 +14,8 @@ Its x looks like a poster, not a photo, and serves for finding k only. In turn, 
         its largest value becomes 0
 
 With more room than it needs a kernel ends as a wrong one, with less it cannot be right, but the spectrum tells: of
-several widths that kernel is taken whose evidence is the highest (`blur_estimate.log_likelihood`).
+several widths that kernel is taken whose evidence is the highest (`blur_estimate.log_likelihood`). By how much that is
+above the evidence for no blur says whether the picture was large and rich enough, see `CLEAR`.
 
 Beyond the border the picture is mirrored and fades away, so that it is periodic; the kernel is asked to explain only
 what was seen.
@@ -23,6 +24,7 @@ what was seen.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +35,7 @@ from ..algebra.devices import require_complex
 from ..algebra.refusal import Refusal
 from ..algebra.simplex import least_on_simplex, moved, off_centre, steps
 from ..operators.convolution import Mirror, convolution
+from ..operators.identity import Identity
 from .blur_estimate import SMALLEST, log_likelihood
 
 #: lambda at first, its factor from turn to turn, and its least; squares of image units
@@ -47,17 +50,42 @@ WIDTHS = 3
 FAINT = 0.05
 #: side of a picture of which only the middle is read, where it is larger
 LARGEST = 512
+#: nats from which a kernel that was found is believed. Of 17 training photographs (128 pixels, paths of 7 to 13, noise
+#: of 0, 0.01 and 0.02) 14 had more, and a restoration with that kernel gained 2.9 dB in the mean (-0.8 to 11.5), with
+#: one found by `samplers.blind` 0.3; the other three lost 7.0 and 5.3 and gained 0.7 dB, by `samplers.blind` -0.4
+CLEAR = 60.0
+#: deviation of what a found kernel puts wrong, image units, which is noise for all that follows: on seven of these
+#: photos *Solve* gains 1.4 dB without it, 3.3 with it, and as much with 0.03
+DOUBT = 0.02
 
 
-def estimate_kernel(picture: Tensor, size: int) -> Tensor:
+@dataclass(frozen=True)
+class Shake:
+    """What was found.
+
+    Args:
+        kernel: `1 1 n n`, not negative, of sum 1; n odd.
+        nats: by which the spectrum of the picture speaks for it, and not for no blur.
+    """
+
+    kernel: Tensor
+    nats: float
+
+    @property
+    def clear(self) -> bool:
+        return self.nats > CLEAR
+
+    def __str__(self) -> str:
+        rows, columns = (int((self.kernel.sum(dim)[0, 0] > 0).sum()) for dim in (-1, -2))
+        return f"a blur of any shape, {columns} x {rows} pixels"
+
+
+def estimate_kernel(picture: Tensor, size: int) -> Shake:
     """The kernel that blurred a picture, or several, its centre of mass in the middle.
 
     Args:
         picture: `B C H W` in [0, 1], all blurred alike, at least 64 x 64.
         size: how wide the kernel is at most, pixels; odd, from 3 to half of the shorter side.
-
-    Returns:
-        `1 1 n n`, not negative, of sum 1; n odd, at most `size`.
 
     Raises:
         Refusal: for small pictures, for wide kernels, and where there are no complex numbers.
@@ -76,7 +104,9 @@ def estimate_kernel(picture: Tensor, size: int) -> Tensor:
     for width in widths:
         kernels.append(_of_width(seen.mean(1, keepdim=True), width))
         checkpoint(len(kernels) / len(widths))
-    return max(kernels, key=lambda kernel: log_likelihood(seen.cpu(), convolution(kernel.cpu())))
+    seen = seen.cpu()
+    evidence, best = max((log_likelihood(seen, convolution(kernel.cpu())), turn) for turn, kernel in enumerate(kernels))
+    return Shake(kernels[best], evidence - log_likelihood(seen, Identity()))
 
 
 def pyramid(size: int) -> list[int]:

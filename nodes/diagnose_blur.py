@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..measurement.blur_estimate import estimate_blur, log_likelihood
+from ..measurement.blur_estimate import estimate_blur
 from ..measurement.kernel_estimate import estimate_kernel
 from ..measurement.measurement import require_finite
 from ..measurement.true_size import true_size
@@ -107,14 +107,12 @@ class EstimateShakeNode(io.ComfyNode):
         with torch.inference_mode(False):
             x = planes(image)
             require_finite(x)
-            kernel = estimate_kernel(x, width | 1)
-            operator = convolution(kernel)
-            rows, columns = (int((kernel.sum(dim)[0, 0] > 0).sum()) for dim in (-1, -2))
-            report = f"a blur of any shape, {columns} x {rows} pixels."
-            if log_likelihood(x, operator) <= log_likelihood(x, Identity()):
-                report += " But no blur is as likely: look at the kernel, and compare the results."
-            shown = picture((kernel / kernel.max()).expand(-1, 3, -1, -1))
-            return spoken(operator, shown, report, text=report)
+            found = estimate_kernel(x, width | 1)
+            report = f"{found}."
+            if not found.clear:
+                report += " But no blur is nearly as likely: look at the kernel, and compare the results."
+            shown = picture((found.kernel / found.kernel.max()).expand(-1, 3, -1, -1))
+            return spoken(convolution(found.kernel), shown, report, text=report)
 
 
 class FindTrueSizeNode(io.ComfyNode):

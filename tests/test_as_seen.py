@@ -6,15 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from posterior.benchmarks.blind_kernels import correlation
 from posterior.measurement.as_seen import as_seen
 from posterior.measurement.measurement import Measurement
 from posterior.measurement.noise import GaussianNoise
-from posterior.measurement.seen_noise import as_noisy_as_seen
+from posterior.measurement.seen_noise import as_noisy_as_seen, blur_in
 from posterior.operators import kernels
 from posterior.operators.base import Operator
 from posterior.operators.compose import compose
 from posterior.operators.convolution import convolution
-from posterior.operators.families import DiskRadius, Exposure, GaussianWidth, Motion
+from posterior.operators.families import DiskRadius, Exposure, FreeKernel, GaussianWidth, Motion
 from posterior.operators.family import told
 from posterior.operators.identity import Identity, Scale
 from posterior.operators.inpainting import RandomPixels
@@ -63,6 +64,19 @@ def test_a_blur_that_the_photo_contradicts_is_taken_as_the_photo_shows_it(name):
         assert "told" in seen.words and ("not white" in seen.words) != operator.unknown
     measurement = Measurement.observe(right, image, GaussianNoise(0.01))
     assert as_seen(measurement).measurement is measurement and not as_seen(measurement).words
+
+
+def test_a_guessed_kernel_is_read_off_a_photo_that_is_clear_about_it():
+    """A path of 13 pixels; the sharp photo, whose evidence is below that of no blur, is left to be found otherwise."""
+    kernel = kernels.camera_shake(6.0, 3)
+    guess = told(convolution(kernels.disk(9.0)), FreeKernel(19), True)
+    seen = as_seen(Measurement.observe(guess, blurred(kernel), GaussianNoise(0.01)))
+    assert correlation(blur_in(seen.measurement.operator).kernel, kernel) > 0.8 > correlation(kernels.disk(9.0), kernel)
+    assert not seen.measurement.operator.unknown and "read off the photo" in seen.words
+    assert 0.01 < seen.measurement.noise.level < 0.05  # no found kernel is quite right
+    sharp = Measurement.observe(guess, load_photo("chelsea", 128).movedim(-1, 1), GaussianNoise(0.01))
+    seen = as_seen(sharp)
+    assert seen.measurement is sharp and "too even" in seen.words
 
 
 def test_what_cannot_be_read_is_taken_as_told():
