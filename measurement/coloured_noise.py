@@ -38,6 +38,8 @@ from .noise import MEASURING, ROUNDING, Noise
 
 #: pixels within which numbers predict each other
 RADIUS = 4
+#: relative residual of what is found back from its errors of prediction
+CLOSE = 1e-4
 
 
 def blotches(
@@ -131,8 +133,9 @@ class ColouredNoise(Noise):
         """c W, for measurements like y of which `support` was measured."""
         if support is None and not self._uneven:
             return Whitening(self.spectrum, self.floor)
-        keep = y.new_ones(1, 1, *y.shape[2:]) if support is None else (support > 0).to(y)
-        keep = keep[:, :1] if keep.stride(1) == 0 else keep  # one mask of all colours
+        support = y.new_ones(1, 1, *y.shape[2:]) if support is None else support
+        pictures, colours = (1 if stride == 0 else None for stride in support.stride()[:2])  # one mask for all
+        keep = (support[:pictures, :colours] > 0).to(y)
         return PredictionError(self.covariance(2 * RADIUS), keep, self.variance, self.floor)
 
     def covariance(self, radius: int) -> Tensor:
@@ -223,10 +226,11 @@ class FourierFiltered(Filtered, FourierFilter):
 
 
 class Predicted(LinearComposition):
-    """c W A with a prediction W, for which c W = L, L^-1 = S L^T / c^2 without the rows that were not measured.
+    """c W A with a prediction W = L / c, the rows left out that were not measured.
 
-    So the proximal step is z + A^T (A A^T + rho S / c^2)^-1 L^-1 (y - L A z). Conjugate gradients see S there and not
-    S^-1: for a mask the eigenvalues are 1 + rho P / c^2, which lie close together where rho is small.
+    With u = L^-1 r, by conjugate gradients on L^T L, whose inverse is nearly S / c^2, the proximal step is
+    z + A^T (A A^T + rho S / c^2)^-1 L^-1 (y - L A z). Conjugate gradients see S there and not S^-1: for a mask the
+    eigenvalues are 1 + rho P / c^2, which lie close together where rho is small.
     """
 
     def __init__(self, outer: PredictionError, inner: LinearOperator, noise: ColouredNoise):
@@ -234,22 +238,21 @@ class Predicted(LinearComposition):
         self.noise, self.floor = noise, noise.floor
 
     def prox(self, z: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
-        return z + self._lifted(self.outer.adjoint(y - self.forward(z)), rho)
+        return z + self._lifted(y - self.forward(z), rho)
 
     def solve(self, r: Tensor, c: float | Tensor = 0.0) -> Tensor:
         if isinstance(c, (int, float)) and c == 0:
             return super().solve(r)
-        return (r - self.forward(self._lifted(self.outer.adjoint(r), c))) / c
+        return (r - self.forward(self._lifted(r, c))) / c
 
-    def _lifted(self, b: Tensor, rho: float | Tensor) -> Tensor:
-        keep, A = self.outer.keep, self.inner
+    def _lifted(self, r: Tensor, rho: float | Tensor) -> Tensor:
+        L, keep, A = self.outer, self.outer.keep, self.inner
 
         def covary(v: Tensor) -> Tensor:
             return keep * self.noise.covary(keep * v) / self.floor**2
 
-        return A.adjoint(
-            conjugate_gradient(lambda u: keep * A.forward(A.adjoint(keep * u)) + rho * covary(u), covary(b))
-        )
+        u = conjugate_gradient(lambda v: L.adjoint(L.forward(v)), L.adjoint(r), None, CLOSE, precondition=covary)
+        return A.adjoint(conjugate_gradient(lambda v: keep * A.forward(A.adjoint(keep * v)) + rho * covary(v), u))
 
 
 def whitened_operator(noise: ColouredNoise, operator: Operator, y: Tensor) -> tuple[Operator, LinearOperator]:

@@ -231,9 +231,13 @@ class Measurement:
         """
         if self.noise.correlated:
             return self._white.fit(x)
+        return self._rms(self.scaled_residual(x))
+
+    def scaled_residual(self, x: Tensor) -> Tensor:
+        """(y - A(x)) / sigma_y, see `fit`."""
         residual = self.residual(x)
         deviation = torch.as_tensor(self.noise.deviation(self.y - residual))
-        return self._rms(residual / (deviation.clamp_min(ROUNDING) if deviation.numel() > 1 else deviation))
+        return residual / (deviation.clamp_min(ROUNDING) if deviation.numel() > 1 else deviation)
 
     def agreement(self, x: Tensor) -> Tensor:
         """What a report shows per sample: `fit` where there is noise, else `residual_rms`."""

@@ -53,8 +53,7 @@ def whiteness(measurement: Measurement, x: Tensor, radius: int = 2) -> Whiteness
     if not measurement.noisy:
         raise Refusal("The measurement has no noise, so its residual is 0; give it a noise level above 0.")
     white = measurement.whitened() if measurement.noise.correlated else measurement
-    residual = white.residual(x)
-    r = (residual / white.noise.deviation(white.y - residual)).double()
+    r = white.scaled_residual(x).double()
     support = white.operator.support(white.y)
     seen = torch.ones_like(r) if support is None else (support > 0).to(r).expand_as(r)
     r = torch.where(seen > 0, r, 0.0).nan_to_num(0.0)

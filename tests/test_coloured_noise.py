@@ -138,6 +138,29 @@ def test_the_step_of_every_solver_is_exact(operator):
     assert torch.allclose(white.operator.prox(z, white.y, rho).flatten(), expected, atol=1e-6)
 
 
+def test_a_mask_s_step_is_exact_in_pictures_larger_than_predictions_reach():
+    """Noise with hardly anything white; far from mirrored borders its covariance depends on the distance only."""
+    noise = blotches(0.08, 1.0, (24, 24))
+    noise = ColouredNoise(noise.spectrum.double())
+    hole = torch.zeros(1, 1, 24, 24, dtype=F64)
+    hole[..., 5:8, 4:20] = 1
+    known = hole.flatten() == 0
+    y, z = (
+        noise.sample(0.5 - 0.5 * hole.expand(2, 3, -1, -1), 1) * (1 - hole),
+        torch.full((2, 3, 24, 24), 0.45, dtype=F64),
+    )
+    seen = Measurement(Inpainting(hole), y, noise).whitened()
+    assert seen.operator.outer.predictors.shape[:2] == (1, 1)  # the same for all pictures and colours
+    S = noise.covary(torch.eye(24 * 24, dtype=F64).reshape(-1, 1, 24, 24)).flatten(1)[known][:, known]
+    for rho in (1e-4, 1e-2):
+        x = seen.operator.prox(z, seen.y, rho)
+        step = torch.linalg.solve(
+            torch.eye(len(S), dtype=F64) + rho / noise.floor**2 * S, (y - z).flatten(2)[..., known].mT
+        )
+        assert torch.allclose((x - z).flatten(2)[..., known], step.mT, atol=1e-3)
+        assert torch.equal(x * hole, z * hole)
+
+
 def test_a_blur_stays_spectral():
     prior = random_prior(4)
     for name in ("noise only", "scale", "blur"):
