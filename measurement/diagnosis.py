@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..algebra.checkpoint import checkpoint
 from ..operators.base import Operator
 from ..operators.compose import compose
 from ..operators.downscale import downscale
@@ -162,13 +163,16 @@ def diagnose(
     readable = min(size) >= READABLE
     enlarged = true_size(image) if "enlargement" in look and readable else None
     enlarged = enlarged if enlarged and enlarged.evidence > ENLARGED_FOR_SURE else None
+    checkpoint()
     jpeg = compression(image) if "JPEG" in look and readable else None
+    checkpoint()
     if enlarged and jpeg is None and painted is None:
         # what an almost right filter leaves of the spectrum looks like a blur
         found = diagnose(enlarged.small(image), set(look) - {"enlargement", "small size", "blur"}, sensitivity)
         return replace(found, size=size, enlarged=enlarged)
     looked = tuple(kind for kind in KINDS if kind in look and (readable or kind == "small size"))
     faded, lost = fading(image) if "fading" in looked else (None, torch.zeros_like(image[:, :1]))
+    checkpoint()
     if "scratches" in looked:
         clear = image if faded is None else ((image - faded.offset) / faded.gain).clamp(0, 1)
         marks, evidence = damage_marks(clear, sensitivity)
@@ -178,6 +182,7 @@ def diagnose(
     lost = wider if lost.mean() > STRAY and wider.mean() < OWN else torch.zeros_like(lost)
     lost = lost if painted is None else torch.maximum(lost, painted)
     noise, blotch, blur = 0.0, 0.0, None
+    checkpoint()
     filled = harmonic(image, lost == 0) if lost.any() else image
     if "noise" in looked:
         noise = white_level(image, lost) if jpeg is None else noise_before(image, jpeg)

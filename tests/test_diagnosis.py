@@ -12,6 +12,7 @@ from test_measurement_nodes import observe, prompt
 from test_measurement_nodes import photo as example
 from torch import Tensor
 
+from posterior.algebra.checkpoint import watched
 from posterior.measurement.diagnosis import diagnose
 from posterior.measurement.fading import fading
 from posterior.measurement.measurement import Measurement
@@ -122,6 +123,13 @@ def test_an_enlarged_picture_is_restored_from_its_true_size():
     painted[..., :20] = 1
     said = replace(found, lost=painted)  # in the large size, as a mask painted by hand is
     assert "only said" in said.words() and said.operator().label == "Inpainting after Levels"
+
+
+def test_it_may_be_stopped_between_any_two_steps():
+    steps = []
+    with watched(steps.append):
+        diagnose(photo(size=96), ("JPEG", "scratches", "fading", "enlargement"))
+    assert len(steps) >= 4
 
 
 def test_small_pictures_are_to_be_enlarged():
