@@ -51,7 +51,7 @@ KINDS = ("JPEG", "noise", "scratches", "blur", "fading", "small size", "enlargem
 SMALL, ENLARGED = 96, 4
 #: pixels; nothing else can be read off a picture whose shorter side is less
 READABLE = 64
-#: pixels by which what is lost is marked wider than it was found: soft edges
+#: pixels by which holes of a faded picture are marked wider than they were found: soft edges, which marks have already
 RIM = 1
 #: confidence above which a blur is one: to divide by a blur that is not there does more harm than to leave one that is,
 #: and filled pixels look smooth (a faded, torn photo: 12.6 dB with a blur of confidence 0.6, 14.4 without)
@@ -61,7 +61,7 @@ LIKELY = 0.75
 ENLARGED_FOR_SURE = 1.5
 #: a share of lost pixels below which they are taken for the picture's own
 STRAY = 2e-4
-#: and above which they are too: a drawing's lines, a page of print
+#: and above which, with the pixels beside them, they are too: a drawing's lines, a page of print
 OWN = 0.4
 
 
@@ -173,13 +173,15 @@ def diagnose(
     looked = tuple(kind for kind in KINDS if kind in look and (readable or kind == "small size"))
     faded, lost = fading(image) if "fading" in looked else (None, torch.zeros_like(image[:, :1]))
     checkpoint()
+    marks = torch.zeros_like(lost)
     if "scratches" in looked:
         clear = image if faded is None else ((image - faded.offset) / faded.gain).clamp(0, 1)
-        marks, evidence = damage_marks(clear, sensitivity)
-        if evidence > DAMAGED:
-            lost = torch.maximum(lost, marks)
-    wider = dilated(lost, RIM)
-    lost = wider if lost.mean() > STRAY and wider.mean() < OWN else torch.zeros_like(lost)
+        thin, evidence = damage_marks(clear, sensitivity)
+        marks = thin if evidence > DAMAGED else marks
+    found, holes = torch.maximum(lost, marks), lost * (1 - dilated(marks, RIM))
+    lost = torch.maximum(found, dilated(holes, RIM))
+    if found.mean() <= STRAY or dilated(found, RIM).mean() >= OWN:
+        lost = torch.zeros_like(lost)
     lost = lost if painted is None else torch.maximum(lost, painted)
     noise, blotch, blur = 0.0, 0.0, None
     checkpoint()

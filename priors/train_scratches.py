@@ -1,12 +1,13 @@
 """Fit what tells scratches, lettering and dust from a picture: the weights in `measurement/scratches.py`.
 
-    python tools/package.py posterior.priors.train_scratches      prints the weights and what they reach
+    python tools/package.py posterior.priors.train_scratches      prints the weights and what they reach, three minutes
 
 A logistic regression over the marks of the training photographs (photo_data.py: the middle square at 192 pixels, and of
 some at 256 or a crop), each four times: clean, and under strokes, words and specks. What is laid on is of one colour,
 mostly near white or black, with hard or soft rims; a quarter of the photographs are grey; half of them are noisy,
 blotchy, blurred or JPEG before, and three in ten noisy or JPEG after. Each mark counts as its pixels, up to 150.
-Photographs of even number give the weights, the others what they reach; then all give the weights that are kept.
+Photographs of even number give the weights, the others what they reach; then all give the weights that are kept: of the
+first look, and with these, of the looks after it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import torch.nn.functional as F
 from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
-from ..measurement.scratches import WEIGHTS, light_marks
+from ..measurement.marks import Layer, Marks, Paint
+from ..measurement.scratches import WEIGHTS, log_odds
 from .photo_data import photos, reduced
 
 KINDS = ("clean", "strokes", "words", "specks")
@@ -133,15 +135,19 @@ def damaged(picture: Image.Image, kind: str, random: Generator) -> tuple[np.ndar
 
 
 class Table:
-    """The marks of all pictures, and of each picture its kind and how much can be seen of what covers it."""
+    """The marks of all pictures, and of each picture its kind and how much can be seen of what covers it.
 
-    def __init__(self) -> None:
-        features, truth, weight, picture, self.pictures = [], [], [], [], []
+    Args:
+        first: `17 2`, the weights of the first look, for the marks of the second.
+    """
+
+    def __init__(self, first: torch.Tensor | None = None) -> None:
+        features, truth, weight, area, picture, self.pictures = [], [], [], [], [], []
         for turn, (number, image) in enumerate(pictures()):
             for kind in KINDS:
                 y, covered, seen = damaged(image, kind, np.random.default_rng([turn, KINDS.index(kind)]))
                 x, hidden = torch.from_numpy(y).float().movedim(-1, 0)[None], torch.from_numpy(covered)
-                for marks in (light_marks(x), light_marks(1 - x)):
+                for marks in filter(None, (look(each, first) for each in (x, 1 - x))):
                     inside = marks.label >= 0
                     share = [
                         torch.zeros(len(marks.area)).index_add_(0, marks.label[inside], on[inside].float()) / marks.area
@@ -150,12 +156,26 @@ class Table:
                     features.append(marks.features)
                     truth.append(share[0] > 0.5)
                     weight.append(marks.area.clamp_max(150) * ((share[0] > 0.5) | (share[1] < 0.3)))
+                    area.append(marks.area)
                     picture.append(torch.full((len(marks.area),), len(self.pictures)))
                 self.pictures.append((kind, number, float(seen.sum())))
             print(f"\r{turn + 1} pictures", end="", file=sys.stderr, flush=True)
         self.features, self.weight = torch.cat(features), torch.cat(weight)
-        self.truth, self.picture = torch.cat(truth), torch.cat(picture)
-        self.area = self.features[:, list(WEIGHTS).index("area")].exp()
+        self.truth, self.area, self.picture = torch.cat(truth), torch.cat(area), torch.cat(picture)
+
+
+def look(image: torch.Tensor, first: torch.Tensor | None) -> Marks | None:
+    """The light marks at a first look, or at the second; None where the first found no paint."""
+    layer = Layer(image)
+    marks = layer.marks()
+    if first is None:
+        return marks
+    paint = Paint.of(image, marks, log_odds(marks, first))
+    return paint and layer.marks(paint)
+
+
+def odds(features: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+    return features @ theta[:-1] + theta[-1]
 
 
 def fit(table: Table, chosen: torch.Tensor) -> torch.Tensor:
@@ -194,19 +214,28 @@ def reached(table: Table, odds: torch.Tensor, chosen: set[int]) -> None:
         print(f"{kind}: recall {recall.mean():.3f}, precision {precision.mean():.3f}, above all clean {above:.2f}")
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    table = Table()
+def fitted(first: torch.Tensor | None = None) -> torch.Tensor:
+    """Weights and bias."""
+    table = Table(first)
     number = torch.tensor([p[1] for p in table.pictures])[table.picture]
     everyone = {p[1] for p in table.pictures}
     half = fit(table, number % 2 == 0)
     print("\nfitted on half of the photographs, on the others:")
-    reached(table, table.features @ half[:-1] + half[-1], {each for each in everyone if each % 2})
+    reached(table, odds(table.features, half), {each for each in everyone if each % 2})
     theta = fit(table, number >= 0)
     print("fitted on all:")
-    reached(table, table.features @ theta[:-1] + theta[-1], everyone)
-    for name, value in zip([*WEIGHTS, "bias"], theta.tolist(), strict=True):
-        print(f'    "{name}": {value:.2f},')
+    reached(table, odds(table.features, theta), everyone)
+    return theta
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    weights = torch.zeros(len(WEIGHTS) + 1, 2)
+    theta = fitted()
+    weights[: len(theta) - 1, 0], weights[-1, 0] = theta[:-1], theta[-1]
+    weights[:, 1] = fitted(weights)
+    for name, row in zip([*WEIGHTS, "bias"], weights.tolist(), strict=True):
+        print(f'    "{name}": ({row[0]:.2f}, {row[1]:.2f}),')
 
 
 if __name__ == "__main__":

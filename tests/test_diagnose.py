@@ -5,18 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw
-from scipy.ndimage import white_tophat
+from scipy.ndimage import binary_dilation, binary_erosion, white_tophat
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from test_damage import saved, tensor
 from torch import Tensor
 
 from posterior.measurement.jpeg_tables import compression
+from posterior.measurement.marks import ALIKE, CONTRAST, SIDE, STEP, Layer
 from posterior.measurement.noise import GaussianNoise, PoissonNoise
 from posterior.measurement.noise_level import noise_curve, noise_level
 from posterior.measurement.plain_noise import estimated_level
-from posterior.measurement.scratches import ALIKE, CONTRAST, SIDE, STEP, light_marks, scratches
+from posterior.measurement.scratches import scratches
 from posterior.operators import kernels
 from posterior.operators.convolution import convolution
 from posterior.operators.jpeg import CHROMINANCE, LUMINANCE, quantisation_table
@@ -145,12 +147,44 @@ def test_dust_of_two_colours_is_found():
     assert found[mask].float().mean() > 0.9 and mask[found].float().mean() > 0.7
 
 
+def test_hard_rims_are_found_to_the_pixel():
+    """One pixel that is left costs dB, and so does each that is marked beside it, whatever fills the rest."""
+    clean, mask = photo(), load_damage("text and scratches", 160)[None] > 0
+    found = scratches(torch.where(mask, 1.0, clean)) > 0
+    edge = binary_dilation(mask[0, 0].numpy(), np.ones((3, 3))) & ~binary_erosion(mask[0, 0].numpy(), np.ones((3, 3)))
+    wrong = (found != mask)[0, 0].numpy()
+    assert edge.sum() > 3000 and wrong[edge].mean() < 0.02 and (mask & ~found).sum() <= 2
+
+
+def test_soft_rims_are_found():
+    """Lettering drawn by parts of pixels, as fonts are."""
+    large = load_damage("text and scratches", 320)[None].repeat_interleave(2, -1).repeat_interleave(2, -2)
+    covered = F.avg_pool2d(large[..., 1:481, 1:481], 3)
+    damaged = (1 - covered) * photo() + covered
+    found = scratches(damaged) > 0
+    assert found[covered > 0.25].float().mean() > 0.8 and (covered > 0)[found].float().mean() > 0.65
+
+
+def test_specks_of_one_pixel_have_the_colour_of_larger_ones():
+    clean, place = photo(), torch.randperm(40 * 40, generator=torch.Generator().manual_seed(1))[:60]
+    rows, columns = 4 * (place // 40) + 1, 4 * (place % 40) + 1
+    mask = torch.zeros(1, 1, 160, 160, dtype=torch.bool)
+    mask[..., rows, columns] = True
+    large = place[:30]
+    for down, right in ((0, 1), (1, 0), (1, 1)):
+        mask[..., 4 * (large // 40) + 1 + down, 4 * (large % 40) + 1 + right] = True
+    found = scratches(torch.where(mask, 0.03, clean)) > 0
+    seen = mask & ((clean - 0.03).mean(1, keepdim=True) > 0.15)
+    assert found[seen].float().mean() > 0.95 and mask[found].float().mean() > 0.95
+
+
 def test_marks_are_connected_as_scipy_connects_them():
     """The top-hat, the links between alike neighbours and what they join, by another library or pixel by pixel."""
     x = photo(48)
-    marks, y = light_marks(x), x[0].double().numpy()
+    layer, y = Layer(x), x[0].double().numpy()
+    marks = layer.marks()
     hat = np.mean([white_tophat(each, SIDE, mode="reflect") for each in y], 0)
-    assert np.abs(marks.hat.numpy() - hat).max() < 1e-6
+    assert np.abs(layer.hat.numpy() - hat).max() < 1e-6
     links = [
         (48 * i + j, 48 * a + b)
         for i in range(48) for j in range(48)
