@@ -6,7 +6,7 @@ steps of them as it can. What is measured; smaller is better:
     texture, mixture   a stationary Gaussian of 12 x 12 pixels, correlated over 4, and 3 or 8 smooth pictures of 8 x 8
                        with small deviations around them: the sliced Wasserstein-1 distance to exact samples over the
                        posterior's deviation
-    textures, mixtures the same of 10 x 10, mean over four measurements
+    textures, mixtures the same of 10 x 10, mean over twelve measurements
     digits             the embedded digits prior, ten held-out digits, the lower half hidden: the squared error there,
                        mean over samples (a posterior sample has twice the least possible)
     photographs        the embedded prior, crops of 64 x 64 of held-out photographs: the energy score of samples in what
@@ -35,7 +35,6 @@ import torch
 from ..algebra.streams import Streams
 from ..diffusion.level import Level
 from ..diffusion.run import Run
-from ..guidance.auto import EFFORTS, SAFE, WIDE, deep
 from ..guidance.base import Guidance
 from ..guidance.ddnm import DDNM
 from ..guidance.diffpir import PHOTOS, DiffPIR
@@ -110,7 +109,7 @@ SAMPLES = [
     Way("DiffPIR", "smooth, draw, travel 1 x 2", 2, drawn, travel(2)),
     Way("Pi-GDM", "published", 2, lambda m, n: PiGDMPublished(m, PHOTOS), photographs=False),
     Way("Pi-GDM", "denoiser", 2, lambda m, n: PiGDM(m, PHOTOS)),
-    Way("Pi-GDM", "denoiser, limit 2, second order", 2, lambda m, n: PiGDM(m, PHOTOS, limit=SAFE), SECOND),
+    Way("Pi-GDM", "denoiser, limit 2, second order", 2, lambda m, n: PiGDM(m, PHOTOS, limit=2.0), SECOND),
     Way("DPS", "1000 / steps", 2, lambda m, n: DPS(m, 1000 / n * (m.y[0].numel() / (3 * 256**2)) ** 0.5)),
     Way("MMPS", "3 iterations", 5, lambda m, n: MMPS(m, 3), photographs=False),
     Way("MMPS", "3 iterations, second order", 5, lambda m, n: MMPS(m, 3), SECOND),
@@ -158,12 +157,15 @@ def runs(task: Task, calls: int) -> Iterator[tuple[str, str, Sequence[Guidance],
     for way in RESTORATIONS if task.restore else [way for way in SAMPLES if way.photographs or not photographs]:
         steps = calls // way.cost
         yield way.method, way.settings, [way.block(task.measurement, steps)], way.sampler, steps, False
-    wide = not task.restore and deep(task.measurement) >= WIDE
-    for effort in EFFORTS if wide else EFFORTS[:1]:  # which else is nothing but the same
-        chosen, sampler, steps = for_pictures(task.measurement, calls, task.restore, effort == "best")
+    known = set()
+    for settings, gradient in (("auto", True), ("auto, no gradient", False)):
+        chosen, sampler, steps = for_pictures(task.measurement, calls, task.restore, gradient)
+        if chosen.words in known:
+            continue
+        known.add(chosen.words)
         names = dict.fromkeys(block.label for block in chosen.blocks)
         sampler = AnnealedRestoration() if task.restore else sampler
-        yield ", ".join(names), f"auto, {effort}", chosen.blocks, sampler, steps, True
+        yield ", ".join(names), settings, chosen.blocks, sampler, steps, True
 
 
 def measured(task: Task, calls: int, known: list[dict], keep: Callable[[dict], None]) -> list[dict]:

@@ -67,7 +67,7 @@ class Size:
         restored: photographs that are restored.
     """
 
-    draws: int = 4
+    draws: int = 12
     samples: int = 100
     digits: int = 4
     photographs: int = 3
@@ -259,7 +259,7 @@ def photo_tasks(size: Size, train: bool) -> dict[str, Callable[[], Task]]:
 
 def problems(size: Size, train: bool = False) -> dict[str, Callable[[], Task]]:
     """All of them by name. train: other pictures and draws, such as choices may be made on."""
-    known = {} if train else tasks(size.draws * size.samples)
+    known = {} if train else tasks(4 * size.samples)
     return {
         **known,
         **many(size, 100 * train),

@@ -38,8 +38,8 @@ QUOTED = ("texture, half hidden", "mixture of 8", "digits")
 QUOTE = "<!-- benchmarks -->"
 #: a peer is said to be ahead where it is better by more than this share
 SHARE = 0.03
-#: without a gradient through the model, and with one
-AUTOS = ("Auto", "Auto with a gradient")
+#: as it is, and where it takes a gradient through the model the same without one
+AUTOS = ("Auto", "Auto without a gradient")
 #: the library of our own points among those of `peers`
 OURS = "Posterior"
 Points = list[dict[str, Any]]
@@ -160,10 +160,10 @@ def by_task(points: Points) -> dict[str, Points]:
 
 
 def best_autos(points: Points, budget: int) -> list[dict[str, Any] | None]:
-    """Auto without a gradient through the model, and with one where it says to be worth it."""
+    """Auto, and where it takes a gradient through the model what it is without one."""
     own = [point for point in points if point["auto"]]
-    with_one = [point for point in own if re.match("gradient|auto, best", point["settings"])]
-    return [best((point for point in own if point not in with_one), budget), best(with_one, budget)]
+    without = [point for point in own if "no gradient" in point["settings"]]
+    return [best((point for point in own if point not in without), budget), best(without, budget)]
 
 
 def by_library(points: Points) -> dict[str, Points]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Literal, NamedTuple, get_args
 
 import torch
-import torch.nn.functional as F
 
 from ..algebra.refusal import Refusal
 from ..measurement.measurement import Measurement
@@ -22,6 +20,7 @@ from .ddnm import DDNM
 from .diffpir import PHOTOS, DiffPIR
 from .dps import DPS
 from .pigdm import PiGDM, PiGDMPublished
+from .reach import ReachingPiGDM, seen_and_deep
 from .timing import Timing
 
 #: how far a restoration goes towards A^+(y) in each step where A rounds (JPEG): A^+(y) - A^+(A(x0_hat)) is a whole
@@ -34,12 +33,10 @@ HALF = Timing(0.5)
 FEW = 12
 #: share of the sampling in which a gradient through the model is worth its call, see `automatic`
 EARLY = 0.5
-#: how many times too long its step may be: with more it is a little better where the model knows its pictures, and
-#: may end far off where it does not. `bench frontier --train`, half hidden, 20 calls, with 2, 3 and 4: photographs
-#: 11.1, 12.5, 31.5 (without a gradient 11.7), digits .058, .055, .051 (.065), mixtures of 8 .36, .33, .35 (.52)
-SAFE = 2.0
 #: share of the picture deep inside of what was not measured (`deep`), from which on it is
 WIDE = 0.1
+#: the next best restoration, by DiffPIR's trust
+NEXT = {1.0: "DDNM", 0.5: "DiffPIR, trust 0.25", 0.25: "DiffPIR, trust 0.5"}
 Effort = Literal["normal", "best"]
 EFFORTS = get_args(Effort)
 
@@ -69,7 +66,7 @@ def automatic(
 
     Where much of the picture is gone, what was seen has to reach far. The model's own covariance does that in the first
     steps, where there is much noise; later a projection is as good and half as dear. So with a gradient samples of what
-    is `deep` take Pi-GDM up to EARLY, and then what is taken without.
+    is `deep` listen to Pi-GDM up to EARLY, as far as it reaches, and else to what is taken without.
 
     Args:
         measurement: what was seen.
@@ -80,10 +77,10 @@ def automatic(
     """
     block, words = _without_gradient(measurement, steps, latent, restore)
     if not gradient or latent or restore or deep(measurement) < WIDE:
-        return Choice((block,), words)
-    first = PiGDM(measurement, PHOTOS, limit=SAFE, timing=Timing(end=EARLY))
-    words = f"Pi-GDM in the first half, because much of the picture is gone, then {words}"
-    return Choice((first, replace(block, timing=Timing(start=EARLY))), words, f"{block.label} without a gradient")
+        return Choice((block,), words, NEXT.get(block.trust, "") if restore and isinstance(block, DiffPIR) else "")
+    first = ReachingPiGDM(measurement, PHOTOS, timing=Timing(end=EARLY))
+    words = f"Pi-GDM in the first half as far as it reaches, because much of the picture is gone, else {words}"
+    return Choice((block, first), words, f"{block.label} without a gradient")
 
 
 def _without_gradient(measurement: Measurement, steps: int, latent: bool, restore: bool) -> tuple[Guidance, str]:
@@ -117,12 +114,9 @@ def deep(measurement: Measurement) -> float:
 
     0 where the damage does not leave out pixels: a blur, a reduction, a transform see a little of everything.
     """
-    operator = measurement.operator
-    if not (operator.linear and operator.local):
+    if not (measurement.operator.linear and measurement.operator.local):
         return 0.0
-    seen = operator.adjoint(torch.ones_like(measurement.y)).abs().amax(1, keepdim=True)
-    far = max(min(seen.shape[-2:]) // 8, 1)
-    return (F.max_pool2d(seen, 2 * far + 1, 1, far) == 0).double().mean().item()
+    return seen_and_deep(measurement)[1].double().mean().item()
 
 
 def trust_for(measurement: Measurement, restore: bool) -> float:

@@ -32,8 +32,8 @@ from ..operators.base import Operator
 from .base import Guidance
 
 #: how many times too long a step may be, for models that know their pictures. `bench frontier --train`, 20 / 50 calls
-#: with 2, 3 and 4: digits .057 / .058, .053 / .053, .050 / .051; mixtures of 8 .41 / .35, .39 / .31, .45 / .30. Where a
-#: model knows texture only less is better: `auto.SAFE`
+#: with 2, 3 and 4: digits .057 / .058, .053 / .053, .050 / .051; mixtures of 8 .41 / .35, .39 / .31, .45 / .30. Less
+#: is safer, see `reach`
 LIMIT = 4.0
 
 

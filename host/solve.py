@@ -5,8 +5,8 @@ The best known path for each damage, where no guidance is given:
     noise only         restoration: the posterior mean, one model call at the noise's own level, x_t = A^+ y
     linear             restoration: annealed, from the smooth inverse
     JPEG and the like  restoration: annealed Pi-GDM without a Jacobian, from the damaged picture with its holes closed
-    samples            DPM-Solver++ from noise; Guided DDIM, each step twice, where much of the picture is gone; of
-                       damage that is not linear, and up to 12 steps, Guided DDIM with eta = 1
+    samples            DPM-Solver++ from noise; Guided DDIM with eta = 1 where much of the picture is gone, for damage
+                       that is not linear, and up to 12 steps
 
 Pixels that are known stay the user's own (`own_pixels`), and grey photos stay grey (`guidance.grey`). What was told of
 the damage is checked in `solver`.
@@ -37,6 +37,7 @@ from ..samplers.annealed import AnnealedRestoration, restoration_sigmas_for
 from ..samplers.auto import for_latents, for_pictures
 from ..samplers.ddim import GuidedDDIM
 from .autograd.memory import gradient_fits
+from .autograd.verified import doubtful
 from .run import Guide
 from .sampler import GuidedSampler
 from .spaces.space import schedule_of
@@ -122,7 +123,8 @@ def _choose(
         if latent:
             chosen = automatic(measurement, steps, latent)
         else:
-            chosen, walk, steps = for_pictures(measurement, steps, restore, effort == "best")
+            calls = 2 * steps if effort == "best" else steps
+            chosen, walk, steps = for_pictures(measurement, calls, restore, has_gradient(patcher, measurement, cfg))
         words = chosen.report + about
         guides = (*(Guide(block, vae) for block in chosen.blocks), *_greyed(measurement, vae, grey))
     if restore and can_restore(guides, vae):
@@ -137,6 +139,15 @@ def _choose(
 def _greyed(measurement: Measurement, vae: Any, grey: bool) -> list[Guide]:
     """The block that keeps pictures grey; of a latent model the answer alone is made so."""
     return [Guide(Grey(measurement), vae)] if grey and not is_latent_vae(vae) else []
+
+
+def has_gradient(patcher, measurement: Measurement, cfg: float) -> bool:
+    """Whether the gradient of a model on pictures fits the memory and is certain (`autograd.verified`).
+
+    One that is not would be checked, and refused if it is wrong, only in the run.
+    """
+    shape, kinds = (1, *measurement.image_shape), 2 if cfg > 1 else 1
+    return gradient_fits(patcher, shape, kinds) and not doubtful([patcher.model], patcher.model_options, {})
 
 
 def _for_latents(patcher, measurement: Measurement, steps: int, vae: Any, cfg: float) -> Path | None:

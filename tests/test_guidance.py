@@ -42,7 +42,6 @@ from posterior.operators.phase_retrieval import CodedDiffraction, PhaseRetrieval
 from posterior.operators.sensing import Subsampled
 from posterior.operators.varying_blur import VaryingBlur
 from posterior.priors.gaussian import Gaussian
-from posterior.samplers.auto import for_pictures
 from posterior.samplers.ddim import GuidedDDIM
 
 ids = {"ids": lambda value: value.name if isinstance(value, Row) else str(value)}
@@ -281,29 +280,6 @@ def test_the_automatic_choice():
         (block,), words, _ = automatic(measurement, 50, latent)
         assert type(block) is method and words.startswith(f"{block.label.split(' (')[0]}, because")
     assert block.zeta == 20  # a latent model takes the paper's length: 1000 steps of 1
-
-
-@pytest.mark.parametrize("gradient", [False, True])
-@pytest.mark.parametrize("hidden", [slice(None), slice(5, 11)])
-def test_the_automatic_choice_where_much_is_gone(hidden: slice, gradient: bool):
-    """By the size of the hole; samples take no more model calls than were given, a backward pass is one."""
-    mask, calls = torch.zeros(1, 1, 16, 16), 0
-    mask[..., hidden, 5:] = 1
-    mask[..., 11:] = hidden == slice(None)
-    measurement = Measurement.simulate(Inpainting(mask), torch.rand(1, 3, 16, 16), GaussianNoise(0.0), 0)
-    chosen, sampler, steps = for_pictures(measurement, 30, gradient=gradient)
-    first = [] if hidden != slice(None) else ["Pi-GDM", "DiffPIR"] if gradient else ["DiffPIR"]
-    assert [block.label for block in chosen.blocks] == [*first, "DDNM"]
-
-    def prior(x: Tensor, t: Level) -> Tensor:
-        nonlocal calls
-        calls += 1 + x.requires_grad
-        return x / (1 + 4 * t.sigma**2)
-
-    levels = [*(Level(1.0, sigma, 2.0) for sigma in torch.logspace(1, -2, steps).tolist()), Level(1.0, 0.0, 2.0)]
-    x = sampler(Run(prior, levels, chosen.blocks), 10 * torch.randn(1, 3, 16, 16))
-    assert 27 <= calls <= 31 and measurement.residual(x).abs().max() < 1e-4
-    assert for_pictures(measurement, 30, restore=True, gradient=gradient)[0].blocks[0].label == "DDNM"
 
 
 @pytest.mark.parametrize("operator, norm", [(CodedDiffraction(4, 0), 2.0), (Scale(3.0), 3.0), (PhaseRetrieval(), 1.0)])
