@@ -187,8 +187,7 @@ def guidance_schema(
 def effort_input() -> io.Combo.Input:
     return io.Combo.Input(
         "effort", options=list(EFFORTS), default="normal", optional=True,
-        tooltip="best: where half of the picture is gone, samples take a gradient through the model at first, which needs more "
-        "memory. normal: no gradient. Start with normal; try best with models that know such pictures.",
+        tooltip="normal: as many model calls as there are steps. best: up to twice as many. Start with normal.",
     )  # fmt: skip
 
 

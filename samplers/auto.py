@@ -65,17 +65,18 @@ def for_pictures(
     chosen = automatic(measurement, calls, False, restore, gradient)
     if restore or calls <= FEW or not measurement.operator.linear:
         return chosen, GuidedDDIM(1.0), calls
-    share = deep(measurement)
-    if share >= WIDE and gradient:
+    wide = deep(measurement) >= WIDE
+    if wide and gradient:
         return chosen, GuidedDDIM(1.0), with_gradients(calls)
-    if share >= WIDE:
+    if wide:
         drawn = DiffPIR(measurement, 1.0, PHOTOS, smooth=True, draw=True, timing=Timing(end=DRAWN))
         blocks = (drawn, replace(chosen.blocks[0], timing=Timing(start=DRAWN)))
         words = "DiffPIR as a draw, each step twice, because much of the picture is gone"
         return Choice(blocks, words, "Pi-GDM, with a gradient"), GuidedDDIM(1.0, repeats=2, jump=1), calls // 2
+    hole = deep(measurement, 2) > 0  # in tiny pictures pixels that are lost by chance come to one of a single pixel
     number, pixels = calls // COST, measurement.operator.local
-    if gradient and pixels and number >= (FEWEST if share else SEVERAL):
-        why = "there is a wide hole" if share else "pixels were measured, and there are many steps"
+    if gradient and pixels and number >= (FEWEST if hole else SEVERAL):
+        why = "there is a wide hole" if hole else "pixels were measured, and there are many steps"
         words = f"Moment Matching (MMPS), because {why}"
         return Choice((MMPS(measurement, PRODUCTS),), words, chosen.blocks[0].label), SECOND, number
     return chosen._replace(runner_up="Moment Matching (MMPS), with a gradient"), SECOND, calls
