@@ -19,7 +19,6 @@ import time
 import urllib.error
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -27,25 +26,16 @@ import psutil
 from ..tools import environment
 from ..tools.server import CLONE, Client, Server
 from .composer import Composer, written
+from .verdict import Answer, judged
 
 NODES = CLONE / "tests" / "server_nodes"
-#: seconds of the server's processor after which a prompt is cancelled, and within which it must then end
-PATIENCE, CANCEL = 0.5, 2.0
+#: seconds of the server's processor after which a prompt is cancelled
+PATIENCE = 0.5
 NUMBERS = [
     math.nan, math.inf, -math.inf, -1, 0, 1e-300, 1e308, 2**63, 10**30, "", "abc", "1e3", "nan", None, True, [], {},
     [1, 2, 3], ["1"], [["1"], 0], {"__value__": [1, 2]}, "\x00", "9" * 400,
 ]  # fmt: skip
 WORDS = ["", "no such choice", "../../../etc/passwd", "/etc/passwd", "a/../../b", None, 3, True, [], {}, "a" * 999]
-#: characters of a sentence that can be read
-LONG = 400
-
-
-@dataclass
-class Answer:
-    """What became of a prompt: `kind` is works, refused (by the server or in a sentence), cancelled, host or fault."""
-
-    kind: str
-    text: str = ""
 
 
 class Fuzzer:
@@ -201,31 +191,6 @@ SPOILERS = [
     *[Fuzzer.bad_value] * 5, *[Fuzzer.any_value] * 3, *[Fuzzer.odd_source] * 4, Fuzzer.wrong_link, Fuzzer.dropped,
     Fuzzer.odd_node,
 ]  # fmt: skip
-
-
-def judged(entry: dict[str, Any], late: float) -> Answer:
-    """late: seconds of the processor from the Cancel to the end, 0 where there was none."""
-    if late > CANCEL:
-        return Answer("fault", f"ended {late:.1f} s after Cancel")
-    for event, details in entry["status"]["messages"]:
-        if event == "execution_interrupted":
-            return Answer("cancelled")
-        if event == "execution_error":
-            message, trace = details["exception_message"].strip(), details["traceback"]
-            if details["exception_type"].endswith("Refusal"):
-                return Answer("refused" if sentence(message) else "fault", message)
-            ours = [line for line in trace if "custom_nodes/posterior" in line]
-            shown = details["node_type"] in ("PreviewImage", "MaskPreview", "VAEDecode", "PreviewAny")
-            where = "".join(ours[-2:] or trace[-1:])
-            text = f"{details['node_type']}: {details['exception_type']}: {message[:200]}\n{where}"
-            return Answer("fault" if ours or shown else "host", text)
-    return Answer("works")
-
-
-def sentence(text: str) -> bool:
-    """Whether a refusal is one sentence of a readable length that says what to change."""
-    good = text[:1].isupper() or text[:1].isdigit() or "." in text.partition(" ")[0]  # the name of a file
-    return good and text.endswith(".") and "\n" not in text and ". " not in text and len(text) < LONG
 
 
 #: a repair with noise, whose picture is kept as numbers

@@ -41,7 +41,7 @@ from .peer import FEWEST, Peer
 from .peers_azula import azula_peers
 from .peers_deepinv import deepinv_peers
 from .peers_lanpaint import SETTINGS, LanPaint, affordable
-from .record import BUDGETS, OURS, PAINTED
+from .record_page import BUDGETS, OURS, PAINTED
 
 # Ours
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..diffusion.level import Level
 from .counted import Counted
 from .frontier import DEVIATION, SIGMA_Y, Task, levels
-from .guidance import Table
+from .guidance_peers import Table
 from .peer import SIGMA_MAX, Peer
 
 

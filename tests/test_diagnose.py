@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
+from pillow_pictures import saved, tensor
 from scipy.ndimage import binary_dilation, binary_erosion, white_tophat
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from test_damage import saved, tensor
 from torch import Tensor
 
 from posterior.measurement.jpeg_tables import compression

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
-from test_damage import saved, tensor
-from test_measurement_nodes import observe, prompt
-from test_measurement_nodes import photo as example
+from pillow_pictures import saved, tensor
+from server_prompts import observe, prompt
+from server_prompts import photo as example
 from torch import Tensor
 
 from posterior.algebra.checkpoint import watched

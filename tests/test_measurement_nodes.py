@@ -1,186 +1,34 @@
-"""Operator and measurement nodes on the real server: what they give, and what they refuse."""
+"""Measurement nodes on the real server: what they give, and what they refuse."""
 
 from __future__ import annotations
 
 import io
 import re
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from server_prompts import (
+    EXTRAS,
+    Inputs,
+    back,
+    batch,
+    fit,
+    fit_of,
+    mask,
+    observe,
+    photo,
+    png,
+    preview,
+    prompt,
+    shown,
+    simulate,
+    size_of,
+)
 
-from posterior.tools.server import CLONE, PromptError, Server
-
-Inputs = dict[str, Any]
-
-
-def prompt(**nodes: tuple[str, Inputs]) -> dict[str, Any]:
-    """An API prompt; a link is written "node" (its first output) or "node.1"."""
-
-    def value(given: Any) -> Any:
-        name, _, slot = given.partition(".") if isinstance(given, str) else (None, "", "")
-        return [name, int(slot or 0)] if name in nodes else given
-
-    return {
-        name: {"class_type": kind, "inputs": {key: value(given) for key, given in inputs.items()}}
-        for name, (kind, inputs) in nodes.items()
-    }
-
-
-def photo(size: int = 64) -> tuple[str, Inputs]:
-    return "PosteriorExamplePhoto", {"photo": "chelsea", "damage": "text and scratches", "size": size}
-
-
-def simulate(operator: str, sigma: float = 0.05, image: str = "photo", **more: Any) -> tuple[str, Inputs]:
-    return "PosteriorSimulate", {"image": image, "operator": operator, "sigma_y": sigma, "seed": 1, **more}
-
-
-def observe(image: str, sigma: float = 0.05, **more: Any) -> tuple[str, Inputs]:
-    return "PosteriorObserve", {"image": image, "operator": "operator", "sigma_y": sigma, **more}
-
-
-def fit(measurement: str, image: str = "photo") -> tuple[str, Inputs]:
-    return "PosteriorMeasurementFit", {"image": image, "measurement": measurement}
-
-
-def preview(measurement: str) -> tuple[str, Inputs]:
-    return "PosteriorPreviewMeasurement", {"measurement": measurement}
-
-
-def shown(image: str) -> tuple[str, Inputs]:
-    return "PreviewImage", {"images": image}
-
-
-def back(measurement: str, kind: str = "back-projection") -> tuple[str, Inputs]:
-    return "PosteriorBackProjection", {"measurement": measurement, "kind": kind}
-
-
-def fit_of(outputs: dict[str, Any], node: str = "fit") -> float:
-    return float(re.match(r"fit ([\d.]+)", outputs[node]["text"][0])[1])
-
-
-def size_of(server: Server, outputs: dict[str, Any], node: str) -> tuple[int, int]:
-    return Image.open(io.BytesIO(server.view(outputs[node]["images"][0]))).size
-
-
-def png(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-BOUNDARY = {"boundary": "reflect"}
-#: node, its inputs, and the size of its measurement's picture for a 64 x 64 photo
-OPERATORS: list[tuple[str, Inputs, tuple[int, int]]] = [
-    ("PosteriorIdentity", {}, (64, 64)),
-    ("PosteriorInpainting", {"mask": "photo.1"}, (64, 64)),
-    ("PosteriorRandomPixels", {"fraction": 0.7, "seed": 2}, (64, 64)),
-    ("PosteriorOutpainting", {"left": 8, "top": 0, "right": 16, "bottom": 4}, (40, 60)),
-    ("PosteriorMosaic", {"pattern": "GBRG"}, (64, 64)),
-    ("PosteriorGaussianBlur", {"sigma": 1.5}, (64, 64)),
-    ("PosteriorMotionBlur", {"length": 9, "angle": 30, **BOUNDARY}, (64, 64)),
-    ("PosteriorCameraShake", {"size": 5, "seed": 3, "boundary": "valid"}, (54, 54)),
-    ("PosteriorDefocus", {"radius": 2.5, "boundary": "circular"}, (64, 64)),
-    ("PosteriorKernelBlur", {"kernel": "kernel", **BOUNDARY}, (64, 64)),
-    ("PosteriorVaryingBlur", {"kernels": "kernels", "columns": 2}, (64, 64)),
-    ("PosteriorSuperResolution", {"factor": 4, "kernel": "bicubic"}, (16, 16)),
-    ("PosteriorSuperResolution", {"factor": 2, "kernel": "box"}, (32, 32)),
-    ("PosteriorUpscaleTo", {"image": "small", "width": 64, "height": 64, "kernel": "lanczos"}, (20, 24)),
-    ("PosteriorGrayscale", {}, (64, 64)),
-    ("PosteriorOverexposure", {"gain": 2.0, "pivot": 0.0}, (64, 64)),
-    ("PosteriorGamma", {"gamma": 2.2}, (64, 64)),
-    ("PosteriorScale", {"factor": 0.5}, (64, 64)),
-    ("PosteriorLevels", {"gain": 0.5, "offset": 0.3, "red": 1.1}, (64, 64)),
-    ("PosteriorFewerColours", {"levels": 4, "dither": "ordered", "seed": 0}, (64, 64)),
-    ("PosteriorPalette", {"image": "kernel"}, (64, 64)),
-    ("PosteriorJPEG", {"quality": 20, "subsampling": "4:2:0"}, (64, 64)),
-    ("PosteriorSensing", {"transform": "fourier", "ratio": 0.3, "pattern": "variable density", "seed": 0}, (64, 64)),
-    ("PosteriorSinglePixelCamera", {"ratio": 0.2}, (64, 64)),
-    ("PosteriorBlockSensing", {"ratio": 0.25, "block": 16, "seed": 0}, (16, 64)),
-    ("PosteriorPhaseRetrieval", {"oversampling": 2.0}, (128, 128)),
-    ("PosteriorCodedDiffraction", {"masks": 2, "seed": 0}, (128, 64)),
-    ("PosteriorCompose", {"first": "blur", "second": "jpeg"}, (64, 64)),
-]
-EXTRAS: dict[str, tuple[str, Inputs]] = {
-    "kernel": ("EmptyImage", {"width": 5, "height": 3, "batch_size": 1, "color": 0xFFFFFF}),
-    "kernels": ("EmptyImage", {"width": 3, "height": 3, "batch_size": 4, "color": 0x808080}),
-    "small": ("EmptyImage", {"width": 20, "height": 24, "batch_size": 1, "color": 0}),
-    "blur": ("PosteriorGaussianBlur", {"sigma": 1.0}),
-    "jpeg": ("PosteriorJPEG", {"quality": 50, "subsampling": "4:4:4"}),
-}
-
-
-@pytest.mark.parametrize(("node", "inputs", "size"), OPERATORS, ids=[f"{n} {i}" for n, i, _ in OPERATORS])
-def test_operator_nodes(server: Server, node: str, inputs: Inputs, size: tuple[int, int]) -> None:
-    """The clean photo explains its own measurement: residual RMS / sigma_y is 1 up to the draw."""
-    extras = {name: EXTRAS[name] for name in EXTRAS if name in inputs.values()}
-    made = {"operator": (node, inputs), "m": simulate("operator")}
-    outputs = server.run(prompt(photo=photo(), **extras, **made, fit=fit("m"), view=preview("m")))
-    assert fit_of(outputs) == pytest.approx(1, abs=0.1)
-    assert size_of(server, outputs, "view") == size
-
-
-def test_a_wanted_side_of_zero_keeps_the_shape(server: Server) -> None:
-    """A10: and a stretched picture is not made without a word."""
-    for (width, height), size, words in (
-        ((64, 0), (64, 77), ""), ((0, 77), (64, 77), ""), ((64, 64), (64, 64), "stretches .* 1\\.20 .*\\(64 x 77\\)"),
-    ):  # fmt: skip
-        outputs = server.run(
-            prompt(
-                small=EXTRAS["small"],
-                operator=("PosteriorUpscaleTo", {"image": "small", "width": width, "height": height, "kernel": "box"}),
-                m=observe("small"),
-                back=back("m"),
-                view=shown("back"),
-            )
-        )
-        assert size_of(server, outputs, "view") == size
-        said = outputs.get("operator", {}).get("text", [""])[0]
-        assert bool(said) == bool(words) and re.search(words, said)
-
-
-def test_a_camera_s_jpeg_is_read_from_its_file(server: Server) -> None:
-    """A11: own tables, 4:2:2 and turned by EXIF: what the file says makes its picture of the clean one."""
-    clean = np.array(Image.open(CLONE / "photos" / "chelsea.jpg").convert("RGB").resize((120, 88)))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    buffer = io.BytesIO()
-    tables = [[3 + 2 * (i % 8) + 3 * (i // 8) for i in range(64)], [9 + i for i in range(64)]]
-    Image.fromarray(clean).save(buffer, "JPEG", qtables=tables, subsampling="4:2:2", exif=exif)
-    name = server.upload(buffer.getvalue(), "camera.jpg")
-    turned = server.upload(png(np.rot90(clean, -1)))
-    nodes = {
-        "damaged": ("LoadImage", {"image": name}),
-        "clean": ("LoadImage", {"image": turned}),
-        "jpeg": ("PosteriorReadJPEG", {"file": name}),
-        "m": observe("damaged", 0.0),
-        "fit": fit("m", "clean"),
-    }
-    read, usual = (
-        server.run(prompt(**nodes, operator=("PosteriorJPEG", {"quality": 60, "subsampling": "4:2:0", **more})))
-        for more in ({"file": "jpeg"}, {})
-    )
-    assert "4:2:2, turned by 90 degrees" in read["jpeg"]["text"][0]
-    right, wrong = (float(re.search(r"residual RMS ([\d.]+)", each["fit"]["text"][0])[1]) for each in (read, usual))
-    assert right < 1.5 / 255 < 4 / 255 < wrong
-    buffer = io.BytesIO()
-    Image.fromarray(clean).save(buffer, "JPEG", keep_rgb=True)
-    for content, fault in (
-        (png(clean), "is a PNG file; choose"),
-        (buffer.getvalue(), "holds red, green and blue; only"),
-    ):
-        other = prompt(jpeg=("PosteriorReadJPEG", {"file": server.upload(content, "no.jpg")}))
-        other["view"] = {"class_type": "PreviewAny", "inputs": {"source": ["jpeg", 1]}}
-        with pytest.raises(PromptError, match=f"no.jpg {fault}"):
-            server.run(other)
-
-
-def test_every_operator_node_is_tested(server: Server) -> None:
-    operators = {n for n, info in server.object_info().items() if info["category"] == "posterior/operators"}
-    assert operators == {node for node, _, _ in OPERATORS}
+from posterior.tools.server import PromptError, Server
 
 
 def test_observed_pictures(server: Server) -> None:
@@ -268,14 +116,7 @@ def test_blotches_go_from_simulate_to_observe(server: Server) -> None:
         assert 0.5 < fit_of(outputs, name) < 2, name
 
 
-def mask(value: float, size: int = 64) -> tuple[str, Inputs]:
-    return "SolidMask", {"value": value, "width": size, "height": size}
-
-
-def batch(image: str, amount: int) -> tuple[str, Inputs]:
-    return "RepeatImageBatch", {"image": image, "amount": amount}
-
-
+KERNEL = ("PosteriorKernelBlur", {"kernel": "kernel", "boundary": "reflect"})
 INPAINT = ("PosteriorInpainting", {"mask": "mask"})
 #: a name, the nodes, and what the refusal says
 REFUSALS: list[tuple[str, dict[str, tuple[str, Inputs]], str]] = [
@@ -291,10 +132,10 @@ REFUSALS: list[tuple[str, dict[str, tuple[str, Inputs]], str]] = [
         "image": "photo", "operator": "operator", "sigma_y": 0.02, "gain": 0.01, "blotch": 1.0})},
      "set either the gain or the size of the blotches to 0"),
     ("even kernel", {"kernel": ("EmptyImage", {"width": 4, "height": 3, "batch_size": 1, "color": 255}),
-                     "operator": ("PosteriorKernelBlur", {"kernel": "kernel", **BOUNDARY}), "m": observe("photo")},
+                     "operator": KERNEL, "m": observe("photo")},
      "The kernel picture is 4 x 3; give it odd sides"),
     ("black kernel", {"kernel": ("EmptyImage", {"width": 3, "height": 3, "batch_size": 1, "color": 0}),
-                      "operator": ("PosteriorKernelBlur", {"kernel": "kernel", **BOUNDARY}), "m": observe("photo")},
+                      "operator": KERNEL, "m": observe("photo")},
      "paint the path of the light in white"),
     ("kernels that fill no grid", {"kernels": EXTRAS["kernels"], "m": observe("photo"),
                                    "operator": ("PosteriorVaryingBlur", {"kernels": "kernels", "columns": 3})},

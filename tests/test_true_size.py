@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_damage import saved, tensor
+from pillow_pictures import saved, tensor
 from torch import Tensor
 
 from posterior.algebra.refusal import Refusal

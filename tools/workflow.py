@@ -1,6 +1,6 @@
 """Turns a workflow as the frontend saves it into the prompt that the server takes.
 
-Gives what the frontend's own graphToPrompt gives (tests/test_browser.py compares the two), for workflows without
+Gives what the frontend's own graphToPrompt gives (tests/test_browser_workflows.py compares them), for workflows without
 subgraphs and group nodes; texts with random choices ({a|b}) or %replacements% are left as they are.
 """
 
