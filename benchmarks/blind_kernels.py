@@ -45,6 +45,8 @@ from ..samplers.unknown import Unknown
 from .prior import level, photo_prior
 
 SIZE, STEPS, NOISES, BORDER = 256, 16, (0.01, 0.0), 16
+#: size and seed of *Camera Shake*: kernels of 15, 15, 19, 19, 21, 23, 25 and 27 pixels
+PATHS = ((7.0, 1), (7.8, 2), (8.6, 3), (9.4, 4), (10.2, 5), (11.0, 6), (13.0, 7), (16.5, 8))
 #: what ours is told of the kernel's width, pixels
 WIDTH = 31
 #: sigma_y that goes with a kernel that was found
@@ -149,10 +151,10 @@ def main() -> None:
     parser.add_argument("--told", action="store_true", help="the true kernel as well")
     parser.add_argument("--together", action="store_true", help="the Blind Sampler as well")
     options = parser.parse_args()
-    paths, rows, means = [(7.0 + 0.8 * k, k + 1) for k in range(8)], [], {}
+    rows, means = [], {}
     for noise in NOISES:
         for index, name in enumerate(NAMES):
-            for path in [paths[index % 8]] if options.quick else paths:
+            for path in [PATHS[index % 8]] if options.quick else PATHS:
                 rows.append(case(name, path, noise, options.told, options.together))
                 print({key: round(v, 3) if isinstance(v, float) else v for key, v in rows[-1].items()}, flush=True)
         own = [row for row in rows if row["noise"] == noise]

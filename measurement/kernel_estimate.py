@@ -34,6 +34,7 @@ from ..algebra.checkpoint import checkpoint
 from ..algebra.devices import require_complex
 from ..algebra.refusal import Refusal
 from ..algebra.simplex import least_on_simplex, moved, off_centre, steps
+from ..operators.base import Operator
 from ..operators.convolution import Mirror, convolution
 from ..operators.identity import Identity
 from .blur_estimate import SMALLEST, log_likelihood
@@ -74,6 +75,11 @@ class Shake:
     @property
     def clear(self) -> bool:
         return self.nats > CLEAR
+
+    @property
+    def operator(self) -> Operator:
+        """The blur, with mirrored borders."""
+        return convolution(self.kernel)
 
     def __str__(self) -> str:
         rows, columns = (int((self.kernel.sum(dim)[0, 0] > 0).sum()) for dim in (-1, -2))

@@ -9,7 +9,6 @@ from ..measurement.blur_estimate import estimate_blur
 from ..measurement.kernel_estimate import estimate_kernel
 from ..measurement.measurement import require_finite
 from ..measurement.true_size import true_size
-from ..operators.convolution import convolution
 from ..operators.identity import Identity
 from .diagnose import CATEGORY, picture_input, report_output
 from .report import spoken
@@ -112,7 +111,7 @@ class EstimateShakeNode(io.ComfyNode):
             if not found.clear:
                 report += " But no blur is nearly as likely: look at the kernel, and compare the results."
             shown = picture((found.kernel / found.kernel.max()).expand(-1, 3, -1, -1))
-            return spoken(convolution(found.kernel), shown, report, text=report)
+            return spoken(found.operator, shown, report, text=report)
 
 
 class FindTrueSizeNode(io.ComfyNode):

@@ -20,7 +20,7 @@ TOOLTIPS = {
     "jpeg": "Look for JPEG compression: its tables, chroma and place (yes or no). Start with yes.",
     "noise": "Look for grain, even or in blotches (yes or no). Start with yes.",
     "scratches": "Look for scratches, lettering, dust, and what was torn off a faded photo (yes or no). Start with yes.",
-    "blur": "Look for blur: a soft lens, out of focus, a straight movement (yes or no). Start with yes.",
+    "blur": "Look for blur: a soft lens, out of focus, a straight movement, a camera that shook (yes or no). Start with yes.",
     "fading": "Look for black that has become grey and white that has become dull (yes or no). Start with yes.",
     "enlargement": "Look for an enlargement by a program, and restore from the true size (yes or no). Start with yes.",
     "small_size": "Pictures below 96 pixels are made four times as large (yes or no). Start with yes.",
@@ -80,7 +80,7 @@ class DiagnosePictureNode(io.ComfyNode):
                 x, [kind for name, kind in SWITCHES.items() if switches.get(name, True)], sensitivity, painted
             )
             words = found.words()
-            return spoken(found.operator(), found.noise, found.mask[:, 0], words, found.blotch, text=words)
+            return spoken(found.operator(), found.sigma, found.mask[:, 0], words, found.blotch, text=words)
 
 
 NODES = [DiagnosePictureNode]

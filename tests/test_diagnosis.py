@@ -13,6 +13,7 @@ from server_prompts import photo as example
 from torch import Tensor
 
 from posterior.algebra.checkpoint import watched
+from posterior.benchmarks.blind_kernels import correlation
 from posterior.measurement.diagnosis import diagnose
 from posterior.measurement.fading import fading
 from posterior.measurement.measurement import Measurement
@@ -87,6 +88,15 @@ def test_levels_and_what_lies_over_them():
         assert levels.offset + levels.gain == pytest.approx(0.75, abs=0.03)
     found = diagnose(tensor_of_bytes(faded), WITHOUT_JPEG)
     assert found.grey and found.operator().label == "Inpainting after Levels"
+
+
+def test_a_camera_that_shook_is_named_where_no_blur_of_a_kind_explains_as_much():
+    """The example, on which a path of 17 pixels was drawn; none is seen where the lens was out of focus."""
+    found = diagnose(load_damaged("camera shook")[0].movedim(-1, 1), ("noise", "blur"))
+    assert correlation(found.blur.kernel, kernels.camera_shake(8.0, 5)) > 0.8
+    assert "any shape" in found.words() and found.noise < 0.015 < found.sigma  # no found kernel is quite right
+    soft = diagnose(noisy(convolution(kernels.disk(3.0)).forward(photo()), 0.01), ("noise", "blur"))
+    assert soft.blur.kind == "defocus" and soft.sigma == soft.noise
 
 
 def test_blur_is_read_beside_noise_and_scratches():
