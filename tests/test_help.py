@@ -58,6 +58,25 @@ def test_every_node_has_a_help_page_and_no_page_is_left_over(server: Server):
         assert not silent, f"{path.name} does not speak of {', '.join(silent)}"
 
 
+#: names in brackets that are the host's own
+HOSTS = {"Export (API)"}
+
+
+def test_help_pages_name_nodes_and_starting_values_as_they_are(server: Server):
+    nodes = our_nodes(server)
+    names = {node["display_name"] for node in nodes.values()} | HOSTS
+    for page in (*(CLONE / "web" / "docs").glob("*.md"), *(CLONE / "docs").glob("*.md"), CLONE / "README.md"):
+        named = re.findall(r"(?<!\*)\*([A-Z][\w -]+ \([\w, -]+\))\*(?!\*)", page.read_text(encoding="utf-8"))
+        assert set(named) <= names, f"{page.name}: {set(named) - names}"
+    for key, node in nodes.items():
+        text = (CLONE / "web" / "docs" / f"{key}.md").read_text(encoding="utf-8")
+        for name, spec in {**node["input"].get("required", {}), **node["input"].get("optional", {})}.items():
+            told = re.search(rf"^(?:\| {name} \|[^\n]*|[-*] \*\*{name}\*\*.*?(?=\n[-*#]|\n\n))", text, re.M | re.S)
+            # a number that depends on others ("1000 / steps") is no default
+            starts = re.findall(r"Start\s+with (-?\d+(?:\.\d+)?)(?! /)\b", told[0]) if told else []
+            assert all(float(start) == spec[1]["default"] for start in starts), f"{key}: {name} starts with {starts}"
+
+
 def test_sources_are_ascii():
     """Some consoles and editors of our users cannot show more."""
     folders = ("guidance", "host", "nodes", "operators", "photos", "priors", "samplers", "tests", "tools", "benchmarks")
