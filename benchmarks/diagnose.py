@@ -56,6 +56,12 @@ def scratched(x: Tensor) -> Tensor:
     return torch.where(load_damage("scratches", x.shape[-1])[None] > 0, 0.97, x)
 
 
+def blurred_jpeg(x: Tensor, turn: int) -> Tensor:
+    """A Gaussian of 2 pixels, a disk of 3, a movement of 11, as JPEG; every kind with every quality."""
+    kernel = (kernels.gaussian(2.0), kernels.disk(3.0), kernels.motion(11.0, 37.0 * turn % 180))[turn % 3]
+    return saved(convolution(kernel).forward(x), (90, 75, 50)[turn // 3 % 3], "4:2:0")
+
+
 def enlarged(x: Tensor) -> Tensor:
     """Reduced by a half and enlarged again, by Pillow's bicubic filter, `1 3 H W`, H and W even."""
     picture, side = Image.fromarray((255 * x[0].movedim(0, -1)).round().byte().numpy()), x.shape[-1]
@@ -70,6 +76,8 @@ CASES: dict[str, tuple[set[str], Callable[[Tensor, int], Tensor]]] = {
         {"blur", "noise"}, lambda x, turn: noisy(convolution(kernels.gaussian(2.0)).forward(x), 0.01, turn),
     ),
     "noise + JPEG": ({"noise", "JPEG"}, lambda x, turn: saved(noisy(x, 0.05, turn), 80, "4:2:0")),
+    "JPEG, qualities 30 to 90": ({"JPEG"}, lambda x, turn: saved(x, 30 + 15 * (turn % 5), "4:2:0")),
+    "blur + JPEG, qualities 90, 75, 50": ({"blur", "JPEG"}, lambda x, turn: blurred_jpeg(x, turn)),
     "small + JPEG": (
         {"small size", "JPEG"}, lambda x, turn: saved(bytes_of(downscale(4).forward(x)), 30, "4:2:0"),
     ),

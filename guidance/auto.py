@@ -10,6 +10,7 @@ import torch
 from ..algebra.refusal import Refusal
 from ..measurement.measurement import Measurement
 from ..measurement.noise import ROUNDING
+from ..measurement.seen_noise import rounding_as_noise
 from ..operators.base import Operator
 from ..operators.compose import Composition
 from ..operators.jpeg import JPEG
@@ -75,6 +76,7 @@ def automatic(
         restore: whether one picture is restored (`samplers.annealed`) instead of sampled.
         gradient: whether samples of linear damage may take a gradient through the model.
     """
+    measurement = rounding_as_noise(measurement)
     block, words = _without_gradient(measurement, steps, latent, restore)
     if not gradient or latent or restore or deep(measurement) < WIDE:
         return Choice((block,), words, NEXT.get(block.trust, "") if restore and isinstance(block, DiffPIR) else "")

@@ -5,7 +5,8 @@
             spectrum is clear about it
     JPEG    its tables, read off the combs of its coefficients (`jpeg_tables`)
     levels  y = a x + b, and y = a x, only where they are a guess (`fading`)
-    noise   what is fine where a blur left nothing fine (`seen_noise`); more than that is kept, and said
+    noise   what is fine where a blur left nothing fine (`seen_noise`); more than that is kept, and said; and what a
+            JPEG has rounded since the blur
 
 A wrong operator is no small error. To divide by a disk of 4.5 pixels what a disk of 3 has blurred leaves a picture of
 rings, 10 dB below the blurred one. But the zeros of |k_hat| that make the rings also tell the true radius, to a few
@@ -33,7 +34,7 @@ from .kernel_estimate import DOUBT, estimate_kernel
 from .measurement import Measurement
 from .noise import ROUNDING, GaussianNoise
 from .plain_noise import white_level
-from .seen_noise import as_noisy_as_seen, shown
+from .seen_noise import as_noisy_as_seen, rounding_as_noise, shown
 
 #: nats from which a photo contradicts the told parameters of a blur. On 20 crops of 128 pixels of training photographs
 #: with noise of 0 and 0.01, where they were right, the best were up to 3 better; where they were half as large again,
@@ -69,6 +70,8 @@ def as_seen(measurement: Measurement) -> Seen:
         return _darkened(measurement)
     if measurement.rounding == 0 or min(measurement.y.shape[-2:]) < SMALLEST:
         return seen
+    if (noisy := rounding_as_noise(measurement)) is not measurement:
+        return Seen(noisy, "what JPEG has rounded since the blur counts as noise")
     if isinstance(operator, JPEG):
         seen = _compressed(measurement)
     elif type(operator.family) in KIND:

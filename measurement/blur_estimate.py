@@ -9,7 +9,9 @@ parameters, and
 
 with T in proportion to the best evidence's size, as what departs further from the model tells less. A photo that its
 lens left as soft as a Gaussian of 0.85 pixels cannot be told from one that such a blur softened: no blur is whatever
-undamaged training photographs look like. The kernels are those of the blur nodes.
+undamaged training photographs look like. Some look as if they had moved: a rope before the sky has its spectrum along
+one line. But such a spectrum has no zeros, so that no blur may also have the power of a movement whose zeros are
+filled, its mean over lengths from a half to twice. The kernels are those of the blur nodes.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from ..operators.base import Operator
 from ..operators.convolution import convolution
 from ..operators.identity import Identity
 from ..operators.kernels import disk, gaussian, motion
-from .jpeg_tables import compression
+from .jpeg_noise import rounded_power
+from .jpeg_tables import Compression, compression
 from .noise import ROUNDING
 from .seen_noise import blur_in
 from .spectrum import Spectrum, smeared
@@ -38,18 +41,20 @@ from .spectrum import Spectrum, smeared
 KINDS = ("none", "gaussian", "defocus", "motion")
 KERNELS: dict[str, Callable[..., Tensor]] = dict(zip(KINDS, (gaussian, gaussian, disk, motion), strict=True))
 #: first parameter of each kind, pixels: from, to (on blocks of 128 pixels), and the factor between two of a grid. Of 80
-#: undamaged training photographs two look softer than a Gaussian of 0.9 pixels
+#: undamaged training photographs two look softer than a Gaussian of 0.9 pixels, which softens as a disk of 1.8 does
 GRID = {
-    "none": (0.2, 0.85, 1.3), "gaussian": (1.0, 8.0, 1.2), "defocus": (1.5, 16.0, 1.1), "motion": (3.0, 50.0, 1.11),
+    "none": (0.2, 0.85, 1.3), "gaussian": (1.0, 8.0, 1.2), "defocus": (1.8, 16.0, 1.1), "motion": (3.0, 50.0, 1.11),
 }  # fmt: skip
 #: pixels by which the ends of two movements of a grid are apart
 ACROSS = 1.6
 #: how many of the best points of the grid are looked at more closely
 STARTS = 3
-#: T over the size of the best evidence, of a picture as it was recorded, and of a JPEG
-TEMPERATURE = 0.005, 0.01
+#: T over the size of the best evidence
+TEMPERATURE = 0.005
 #: log p(kind), but for a constant: of movements there are so many that one of them fits a sharp photo by chance
-LOG_ODDS = (0.0, 0.75, 0.25, -4.0)
+LOG_ODDS = (0.0, 0.75, 0.25, -2.0)
+#: logs of the lengths, over that of the movement, whose powers are taken where the zeros are filled; how many together
+FILLED, TOGETHER = np.linspace(-1.2, 1.2, 25), 15
 #: deviations of the noise, and part of the neighbours, by which steps may be larger than a kernel leaves any
 NOISY, FEW = 5.0, 1e-3
 #: largest side of a block; smallest side of a picture
@@ -89,20 +94,20 @@ class BlurEstimate:
         return f"{what} (confidence {100 * self.confidence:.0f} %)"
 
 
-def estimate_blur(picture: Tensor, compressed: bool | None = None) -> BlurEstimate:
+def estimate_blur(picture: Tensor, jpegs: Sequence[Compression | None] | None = None) -> BlurEstimate:
     """The blur of a picture, or of several that were blurred alike.
 
     Args:
         picture: `B C H W` in [0, 1], at least 64 x 64, of whole pixels as they were recorded, not resized since.
-        compressed: whether it is a JPEG; None to find out.
+        jpegs: how each was compressed, None where it was not; without them that is looked for.
 
     Raises:
         Refusal: when a side is shorter.
     """
     _require(picture)
-    if compressed is None:
-        compressed = any(compression(each[None, : 3 if len(each) >= 3 else 1]) is not None for each in picture)
-    spectra = _spectra(picture, compressed)
+    if jpegs is None:
+        jpegs = [compression(each[None, : 3 if len(each) >= 3 else 1]) for each in picture]
+    spectra = _spectra(picture, jpegs)
     side = spectra[0].side
     thetas, powers = _grid(side)
     rough = torch.cat([_evidence(spectra, part, every=3, rounds=5) for part in powers.split(100)])
@@ -111,10 +116,11 @@ def estimate_blur(picture: Tensor, compressed: bool | None = None) -> BlurEstima
         own = [index for index, (name, _) in enumerate(thetas) if name == kind]
         starts = [thetas[own[index]][1] for index in rough[own].topk(min(STARTS, len(own))).indices.tolist()]
         found[kind] = _refined(spectra, kind, starts)
-        if kind != "none" and not compressed and not _possible(picture, spectra, KERNELS[kind](*found[kind][1])):
+        if kind != "none" and not any(jpegs) and not _possible(picture, spectra, KERNELS[kind](*found[kind][1])):
             found[kind] = -math.inf, found[kind][1]
     evidence = torch.tensor([found[kind][0] for kind in KINDS])
-    logits = evidence / (TEMPERATURE[compressed] * evidence.max().abs().clamp_min(1.0)) + torch.tensor(LOG_ODDS)
+    evidence[0] = torch.maximum(evidence[0], _evidence(spectra, _filled(side, *found["motion"][1])).max())
+    logits = evidence / (TEMPERATURE * evidence.max().abs().clamp_min(1.0)) + torch.tensor(LOG_ODDS)
     probabilities = dict(zip(KINDS, logits.softmax(0).tolist(), strict=True))
     kind = max(KINDS, key=probabilities.__getitem__)
     theta = found[kind][1]
@@ -194,10 +200,11 @@ def _require(picture: Tensor) -> None:
         )
 
 
-def _spectra(picture: Tensor, compressed: bool = False) -> list[Spectrum]:
+def _spectra(picture: Tensor, jpegs: Sequence[Compression | None] | None = None) -> list[Spectrum]:
     _require(picture)
     side = BLOCK if min(picture.shape[-2:]) >= BLOCK else SMALLEST
-    return [Spectrum(each, side, compressed) for each in picture]
+    each = zip(picture, jpegs or [None] * len(picture), strict=True)
+    return [Spectrum(one, side, jpeg and rounded_power(one[None], jpeg, side)) for one, jpeg in each]
 
 
 def _evidence(spectra: Sequence[Spectrum], powers: Tensor, every: int = 1, rounds: int = 8) -> Tensor:
@@ -217,6 +224,12 @@ def _grid(side: int) -> tuple[list[tuple[str, tuple[float, ...]]], Tensor]:
                 thetas.append((kind, (size, 180 * turn / count) if kind == "motion" else (size,)))
     parts = [thetas[first : first + 64] for first in range(0, len(thetas), 64)]
     return thetas, torch.cat([smeared([KERNELS[kind](*theta) for kind, theta in part], side) for part in parts])
+
+
+def _filled(side: int, length: float, angle: float) -> Tensor:
+    """Powers of movements whose zeros are filled, `K F`."""
+    powers = smeared([motion(each, angle) for each in (length * np.exp(FILLED)).tolist()], side)
+    return powers.unfold(0, TOGETHER, 1).mean(-1)
 
 
 def _best(

@@ -7,8 +7,8 @@ One damage hides another, so that each is looked for where the others leave it v
     JPEG          combs in the coefficients
     noise         where nothing is lost, by what tells it from texture; before a JPEG, by what was not rounded away;
                   blotches, unless there is a blur
-    blur          of the picture whose lost pixels were filled smoothly; not of a JPEG or an enlargement, which
-                  blur on their own
+    blur          of the picture whose lost pixels were filled smoothly; not of an enlargement, which blurs on its own,
+                  nor of what faded before a JPEG
 
 and the operator is what happened, the first thing inmost:
 
@@ -154,7 +154,7 @@ class Diagnosis:
             "JPEG": lambda: self.jpeg.words() + (", which the noise outweighs" if self.noise else ""),
         }
         present = [said[kind]() for kind in reversed(KINDS) if kind in self.kinds]
-        hidden = ("blur",) if self.jpeg else ()
+        hidden = ("blur",) if self.jpeg and self.fading else ()
         absent = [kind for kind in self.looked if kind not in (*self.kinds, *hidden)]
         nothing = f"no {', '.join(absent[:-1])}{' or ' if absent[1:] else ''}{absent[-1]}" if absent else ""
         grey = "a grey picture" if self.grey else ""
@@ -201,8 +201,8 @@ def diagnose(
     filled = harmonic(image, lost == 0) if lost.any() else image
     if "noise" in looked:
         noise = white_level(image, lost) if jpeg is None else noise_before(image, jpeg)
-    if "blur" in looked and jpeg is None:
-        blur = _blur(filled, False if "JPEG" in looked else None)
+    if "blur" in looked and not (jpeg and faded):
+        blur = _blur(filled, [jpeg] if "JPEG" in looked else None)
     if "noise" in looked and jpeg is None and blur is None:
         spectrum = noise_spectrum(filled)
         if spectrum.coloured:
@@ -211,10 +211,10 @@ def diagnose(
     return Diagnosis(size, looked, jpeg, noise, blotch, lost, blur, faded, small, is_grey(image), enlarged)
 
 
-def _blur(picture: Tensor, compressed: bool | None) -> BlurEstimate | Shake | None:
-    """What blurred a picture, if something did for certain."""
-    seen, (least, most) = estimate_blur(picture, compressed), MIDDLE
-    if seen.probabilities["none"] < SHARP and min(picture.shape[-2:]) >= least:
+def _blur(picture: Tensor, jpegs: list[Compression | None] | None) -> BlurEstimate | Shake | None:
+    """What blurred a picture, if something did for certain; a path is not looked for behind a JPEG."""
+    seen, (least, most) = estimate_blur(picture, jpegs), MIDDLE
+    if not any(jpegs or ()) and seen.probabilities["none"] < SHARP and min(picture.shape[-2:]) >= least:
         top, left = (max(0, side - most) // 2 for side in picture.shape[-2:])
         middle = picture[..., top : top + most, left : left + most]
         shake = estimate_kernel(middle, PATH)

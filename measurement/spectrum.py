@@ -9,8 +9,9 @@ the transform of the kernel's autocorrelation times that of the taper, as in the
 (Sykulski et al. 2019, https://doi.org/10.1093/biomet/asy071). Photographs are alike in s (Torralba and Oliva 2003,
 https://doi.org/10.1088/0954-898X/14/3/302): a cubic in log f, harmonics of the angle, and a ridge along each axis,
 whose weights are normal around the means of `SHARP`. So is log I around its model, but for outliers, as Student's law.
-What a JPEG adds is no white noise, so that log sigma^2 has some such terms too (`NOISE`). All weights are the most
-likely ones (Levenberg and Marquardt), and what remains is the evidence for a kernel.
+What a JPEG adds is no white noise: there sigma^2 is the power of what it has rounded (`jpeg_noise`), and log sigma^2
+has some such terms too (`NOISE`). All weights are the most likely ones (Levenberg and Marquardt), and what remains is
+the evidence for a kernel.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ SHARP = (
     ((0.35, 0.74), (0.35, 0.74)),  # ridges where f_x = 0 and where f_y = 0, 0.012 wide
 )
 #: standard deviations of the log of the noise: level, f^2, u, (1, u) cos 4 phi, cos 8 phi, and the ridges; white noise
-#: has the level alone, a JPEG leaves little in the corners and more on the axes. Only what is known to be one has much
-#: of the others (the second): such noise takes what is fine in soft photographs
-NOISE = (2.0, 1.0, 0.2, 0.2, 0.1, 0.1, 0.3, 0.3), (2.0, 5.0, 1.0, 1.0, 0.5, 0.5, 1.5, 1.5)
+#: has the level alone. Around what a JPEG has rounded (the second) it varies little: with a free shape it takes what is
+#: fine in soft photographs
+NOISE = (2.0, 1.0, 0.2, 0.2, 0.1, 0.1, 0.3, 0.3), (1.0, 2.0, 0.4, 0.3, 0.2, 0.2, 0.4, 0.4)
 #: variance of log I around its model: of textures, and of a periodogram, over the number of blocks
 TEXTURE, PERIODOGRAM = 0.12, 0.9
 #: degrees of freedom of Student's law; share of the frequencies that count, since the taper makes neighbours alike
@@ -66,10 +67,10 @@ class Spectrum:
     Args:
         picture: `C H W` in [0, 1].
         side: n, of the blocks, pixels, no more than H and W.
-        compressed: whether it is a JPEG.
+        rounded: power of what a JPEG has rounded, `n n/2+1` (`rounded_power`); None for none.
     """
 
-    def __init__(self, picture: Tensor, side: int, compressed: bool = False):
+    def __init__(self, picture: Tensor, side: int, rounded: Tensor | None = None):
         window = taper(side)
         rows, columns = (_starts(length, side) for length in picture.shape[-2:])
         grey = picture.double()
@@ -78,9 +79,11 @@ class Spectrum:
         blocks = torch.stack([grey[0, i : i + side, j : j + side] for i in rows for j in columns])
         blocks = blocks - (blocks * window).sum((-2, -1), keepdim=True) / window.sum()
         power = torch.fft.rfft2(blocks * window).abs().square().mean(0)
-        self.side, self.compressed, self.variance = side, compressed, TEXTURE + PERIODOGRAM / len(blocks)
-        self.log_power = power[frequencies(side)[2]].clamp_min(1e-16).log().float()
-        self.lowest = power.clamp_min(1e-16).quantile(0.1).log().float()
+        self.side, self.compressed, self.variance = side, rounded is not None, TEXTURE + PERIODOGRAM / len(blocks)
+        seen = frequencies(side)[2]
+        self.log_power = power[seen].clamp_min(1e-16).log().float()
+        lowest = power.clamp_min(1e-16).quantile(0.1).log() - 0.5
+        self.floor = (lowest.expand(len(self.log_power)) if rounded is None else rounded[seen].log()).float()
         # noise that is independent in red, green and blue is less in their mean
         self.loss = 1 / math.sqrt(sum(share**2 for share in TO_YCBCR[0])) if len(picture) == 3 else 1.0
 
@@ -95,7 +98,8 @@ class Spectrum:
         mean, basis, floor, squares, mixed, floor_squares = (
             each[::every] for each in _terms(self.side, self.compressed)
         )
-        target, known = self.log_power[::every], mean + smeared[:, ::every].log()
+        target, least = self.log_power[::every], self.floor[::every]
+        known = mean + smeared[:, ::every].log()
         spread, n = FREEDOM * self.variance, basis.shape[1]
         weight = INDEPENDENT * every * (FREEDOM + 1) / spread  # Student's curvature at 0
         z = torch.zeros(len(smeared), n + floor.shape[1])
@@ -103,7 +107,7 @@ class Spectrum:
         best_z, model, share = z, torch.zeros_like(known), torch.zeros_like(known)
         for turn in range(rounds + 1):
             signal = known + z[:, :n] @ basis.mT
-            trial = torch.logaddexp(signal, self.lowest - 0.5 + z[:, n:] @ floor.mT)
+            trial = torch.logaddexp(signal, least + z[:, n:] @ floor.mT)
             value = -weight * spread / 2 * ((target - trial).square() / spread).log1p().sum(1) - z.square().sum(1) / 2
             better = value > best
             best, best_z = torch.where(better, value, best), torch.where(better[:, None], z, best_z)
@@ -122,7 +126,7 @@ class Spectrum:
             curvature[:, n:, n:] += ((trust * rest**2) @ floor_squares).unflatten(1, (z.shape[1] - n, -1))
             curvature = curvature + torch.diag_embed(damping[:, None] * curvature.diagonal(dim1=1, dim2=2))
             z = best_z + torch.linalg.solve(curvature, pull)
-        noise = (self.lowest - 0.5 + best_z[:, n:] @ floor.mT).exp().mean(1).sqrt()
+        noise = (least + best_z[:, n:] @ floor.mT).exp().mean(1).sqrt()
         return Fit(best, noise * self.loss)
 
 

@@ -15,10 +15,11 @@ from posterior.operators import kernels
 from posterior.operators.base import Operator
 from posterior.operators.compose import compose
 from posterior.operators.convolution import convolution
+from posterior.operators.downscale import downscale
 from posterior.operators.families import DiskRadius, Exposure, FreeKernel, GaussianWidth, Motion
 from posterior.operators.family import told
 from posterior.operators.identity import Identity, Scale
-from posterior.operators.inpainting import RandomPixels
+from posterior.operators.inpainting import Inpainting, RandomPixels
 from posterior.operators.jpeg import JPEG
 from posterior.operators.levels import Levels
 from posterior.photos import load_photo
@@ -95,6 +96,26 @@ def test_a_jpeg_says_its_quality(quality):
     seen = as_seen(measurement)
     assert torch.equal(seen.measurement.operator.luminance, JPEG(35).luminance)
     assert (seen.measurement is measurement) == (quality == 35) == (not seen.words)
+
+
+@pytest.mark.parametrize("quality", [40, 85])
+def test_what_a_jpeg_rounded_after_a_blur_counts_as_noise(quality):
+    """As loud as what it changed, or more: to undo both exactly divides what was rounded by the blur."""
+    clean = blurred(kernels.disk(3.0), 0.0)
+    image = (JPEG(quality).forward(clean).clamp(0, 1) * 255).round() / 255
+    blur, lost = convolution(kernels.disk(3.0)), torch.zeros(1, 1, 128, 128)
+    lost[..., :3] = 1
+    for operator, left in (
+        (compose(JPEG(quality), blur), "Blur"),
+        (compose(JPEG(quality), compose(Inpainting(lost), blur)), "Inpainting after Blur"),
+    ):
+        seen = as_seen(Measurement.observe(operator, image, GaussianNoise(0.0)))
+        assert seen.measurement.operator.linear and seen.measurement.operator.label == left
+        changed, sigma = (image - clean).square().mean().sqrt(), torch.as_tensor(seen.measurement.noise.sigma)
+        assert changed < sigma.min() < 3 * changed and "JPEG" in seen.words
+        assert as_seen(seen.measurement).measurement.operator is seen.measurement.operator
+    reduced = Measurement.observe(compose(JPEG(quality), downscale(2)), image, GaussianNoise(0.0))
+    assert as_seen(reduced).measurement is reduced  # its inverse is harmless
 
 
 def test_faded_levels_are_found_where_they_are_a_guess():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -73,14 +75,31 @@ def test_what_no_blur_can_leave_is_not_blurred(name: str):
     """Their spectra are not those of photographs, and fall as if a blur had made them."""
     across = torch.arange(128)
     line = {"one colour": 0 * across + 0.5, "one edge": (across > 70).float(), "stripes": across % 2.0}[name]
-    found = estimate_blur(line.expand(1, 3, 128, -1), compressed=False)
+    found = estimate_blur(line.expand(1, 3, 128, -1), [None])
     assert (found.kind, found.confidence) == ("none", 1.0)
+
+
+def ropes(angle: float, side: int = 192) -> Tensor:
+    """Four ropes before a plain sky, `1 3 H W`."""
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    across = x * math.sin(math.radians(angle)) + y * math.cos(math.radians(angle))
+    picture = 0.7 - 0.1 * y / side
+    for place, half in ((60, 2.0), (75, 1.5), (130, 4.0), (170, 1.2)):
+        picture = picture - 0.5 * torch.sigmoid(4 * (half - (across - place).abs()))
+    return picture[None, None].expand(1, 3, -1, -1)
+
+
+@pytest.mark.parametrize("angle", [27.0, 63.0])
+def test_what_lies_one_way_has_not_moved(angle: float):
+    """Their spectrum lies along a line, as that of a movement does, but has no zeros."""
+    still = recorded(ropes(angle), torch.ones(1, 1, 1, 1), 0.003)
+    assert estimate_blur(still, jpegs=[None]).kind == "none"
 
 
 def test_a_jpeg_is_seen_and_its_blur_read_less_surely():
     y = recorded(photo("astronaut", 128), kernels.disk(4.0))
     image = (JPEG(75).forward(y).clamp(0, 1) * 255).round() / 255
-    found, believed = estimate_blur(image), estimate_blur(image, compressed=False)
+    found, believed = estimate_blur(image), estimate_blur(image, jpegs=[None])
     assert found.kind == "defocus" and found.parameters[0] == pytest.approx(4.0, abs=0.4)
     assert found.probabilities != believed.probabilities
 

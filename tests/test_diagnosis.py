@@ -21,6 +21,7 @@ from posterior.measurement.noise import GaussianNoise
 from posterior.measurement.plain_noise import white_level
 from posterior.operators import kernels
 from posterior.operators.convolution import convolution
+from posterior.operators.jpeg import JPEG
 from posterior.photos import load_damage, load_photo
 from posterior.photos.damaged import load_damaged
 from posterior.tools.server import Server
@@ -106,6 +107,16 @@ def test_blur_is_read_beside_noise_and_scratches():
     assert found.blur.kind == "gaussian" and found.blur.parameters[0] == pytest.approx(2.0, rel=0.15)
     assert found.noise == pytest.approx(0.01, rel=0.15) and found.lost[mask > 0].mean() > 0.9
     assert found.operator().label.startswith("Inpainting after")
+
+
+@pytest.mark.parametrize("kernel, kinds", [(kernels.disk(3.0), ("JPEG", "blur")), (kernels.gaussian(0.1), ("JPEG",))])
+def test_blur_is_read_behind_jpeg(kernel: Tensor, kinds: tuple[str, ...]):
+    y = tensor(saved(convolution(kernel).forward(photo("astronaut", 192)).clamp(0, 1), quality=75))
+    found = diagnose(y, ("JPEG", "noise", "blur"))
+    assert found.kinds == kinds
+    if "blur" in kinds:
+        assert found.blur.kind == "defocus" and found.blur.parameters[0] == pytest.approx(3.0, abs=0.5)
+        assert isinstance(found.operator().outer, JPEG) and found.operator().inner.label == convolution(kernel).label
 
 
 def test_the_operator_explains_the_picture():

@@ -214,6 +214,7 @@ def test_the_automatic_choice():
         (Inpainting(mask), 0.0, False, DDNM),
         (Inpainting(mask), 0.1, False, DiffPIR),
         (JPEG(30), 0.0, False, PiGDMPublished),
+        (compose(JPEG(30), CircularConvolution(gaussian(1.0))), 0.0, False, DiffPIR),
         (PhaseRetrieval(), 0.0, False, DPS),
         (Inpainting(mask), 0.0, True, DPS),
     ]
