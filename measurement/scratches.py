@@ -27,9 +27,9 @@ from torch import Tensor
 
 from .marks import Layer, Marks, Paint, largest
 
-#: part of a mark's contrast that a soft rim beside it has at least, and the "sharp rim" below which rims are soft: 0.58
-#: to 1 in most training pictures under hard paint, 0.24 to 0.52 under soft
-RIM, HARD = 0.15, 0.5
+#: part of a mark's contrast that a soft rim beside it has at least, and the "sharp rim" of the first look, mean over
+#: the roots of areas, below which rims are soft: soft letters count beside a hard scratch as large as all of them
+RIM, HARD = 0.15, 0.6
 #: times a picture is looked at
 LOOKS = 3
 #: what the log odds gain from sensitivity 1/2 to 1
@@ -79,24 +79,24 @@ def damage_marks(image: Tensor, sensitivity: float = 0.5) -> tuple[Tensor, float
     """
     image = image[:, :3].expand(-1, 3, -1, -1).clamp(0, 1)
     found, rims = torch.zeros(2, *image.shape[-2:], dtype=torch.bool)
-    evidence = area = sharp = 0.0
+    evidence = count = sharp = 0.0
     for x in (image, 1 - image):
         layer, paint = Layer(x), None
         for look in range(LOOKS):
             marks = layer.marks(paint)
             odds = log_odds(marks) + 2 * RANGE * (sensitivity - 0.5)
             if look == 0:
-                evidence += (marks.area.sqrt() * (odds - 1).clamp_min(0)).sum().item()
+                votes, rim = marks.area.sqrt(), marks.features[:, list(WEIGHTS).index("sharp rim")]
+                evidence += (votes * (odds - 1).clamp_min(0)).sum().item()
+                count, sharp = count + votes[odds > 0].sum().item(), sharp + (votes * rim)[odds > 0].sum().item()
             paint = Paint.of(x, marks, odds)
             if paint is None:
                 break
-        area += marks.area[odds > 0].sum().item()
-        sharp += (marks.area * marks.features[:, list(WEIGHTS).index("sharp rim")])[odds > 0].sum().item()
         sure = marks.spread(odds) > 0
         reach = largest((sure * layer.hat)[None, None], 3)[0, 0]
         found |= sure
         rims |= (layer.hat > RIM * reach) & (reach > 0)
-    if sharp < HARD * area:  # soft rims; at hard ones they would be the picture's own
+    if sharp < HARD * count:  # soft rims; at hard ones they would be the picture's own
         found = found | rims
     return found[None, None].float(), evidence
 

@@ -23,6 +23,7 @@ from posterior.operators import kernels
 from posterior.operators.convolution import convolution
 from posterior.operators.jpeg import CHROMINANCE, LUMINANCE, quantisation_table
 from posterior.photos import load_damage, load_photo
+from posterior.photos.damaged import load_damaged
 
 #: steps of a camera: no quality of libjpeg's has them
 CAMERA = [[2 + (row + column) ** 2 // 3 for row in range(8) for column in range(8)]] * 2
@@ -163,6 +164,13 @@ def test_soft_rims_are_found():
     damaged = (1 - covered) * photo() + covered
     found = scratches(damaged) > 0
     assert found[covered > 0.25].float().mean() > 0.8 and (covered > 0)[found].float().mean() > 0.65
+
+
+def test_soft_letters_are_found_beside_hard_scratches():
+    """Of *Damaged Old Photo*; what is left of a letter is seen as its ghost."""
+    damaged = load_damaged("scratches and lettering")[0].movedim(-1, 1)
+    found, off = scratches(damaged)[:, 0] > 0, (damaged - photo(192)).abs().amax(1)
+    assert found[off > 0.1].float().mean() > 0.98 and (off > 0.02)[found].float().mean() > 0.7
 
 
 def test_specks_of_one_pixel_have_the_colour_of_larger_ones():
