@@ -72,6 +72,7 @@ class BlurEstimate:
         confidence: probability of the kind, 0 to 1.
         probabilities: of all kinds.
         noise: sigma of the noise, image units; where there is no blur no more than a bound.
+        lines: nats by which what lies one way in the picture explains it better than no blur does alone; 0 for none.
     """
 
     kind: str
@@ -79,6 +80,7 @@ class BlurEstimate:
     confidence: float
     probabilities: dict[str, float]
     noise: float
+    lines: float = 0.0
 
     @property
     def operator(self) -> Operator | None:
@@ -119,7 +121,8 @@ def estimate_blur(picture: Tensor, jpegs: Sequence[Compression | None] | None = 
         if kind != "none" and not any(jpegs) and not _possible(picture, spectra, KERNELS[kind](*found[kind][1])):
             found[kind] = -math.inf, found[kind][1]
     evidence = torch.tensor([found[kind][0] for kind in KINDS])
-    evidence[0] = torch.maximum(evidence[0], _evidence(spectra, _filled(side, *found["motion"][1])).max())
+    lines = max(0.0, _evidence(spectra, _filled(side, *found["motion"][1])).max().item() - found["none"][0])
+    evidence[0] += lines
     logits = evidence / (TEMPERATURE * evidence.max().abs().clamp_min(1.0)) + torch.tensor(LOG_ODDS)
     probabilities = dict(zip(KINDS, logits.softmax(0).tolist(), strict=True))
     kind = max(KINDS, key=probabilities.__getitem__)
@@ -127,7 +130,7 @@ def estimate_blur(picture: Tensor, jpegs: Sequence[Compression | None] | None = 
     noise = _noise(spectra, KERNELS[kind](*theta))
     if kind == "motion":
         theta = (theta[0], theta[1] % 180)
-    return BlurEstimate(kind, () if kind == "none" else theta, probabilities[kind], probabilities, noise)
+    return BlurEstimate(kind, () if kind == "none" else theta, probabilities[kind], probabilities, noise, lines)
 
 
 def _noise(spectra: Sequence[Spectrum], kernel: Tensor) -> float:
