@@ -30,10 +30,12 @@ from ..algebra.refusal import Refusal
 from ..operators.base import Operator
 from ..operators.convolution import convolution
 from ..operators.identity import Identity
+from ..operators.jpeg import LUMA, rounding
 from ..operators.kernels import disk, gaussian, motion
 from .jpeg_noise import rounded_power
 from .jpeg_tables import Compression, compression
 from .noise import ROUNDING
+from .noise_level import noise_level
 from .seen_noise import blur_in
 from .spectrum import Spectrum, smeared
 
@@ -118,7 +120,7 @@ def estimate_blur(picture: Tensor, jpegs: Sequence[Compression | None] | None = 
         own = [index for index, (name, _) in enumerate(thetas) if name == kind]
         starts = [thetas[own[index]][1] for index in rough[own].topk(min(STARTS, len(own))).indices.tolist()]
         found[kind] = _refined(spectra, kind, starts)
-        if kind != "none" and not any(jpegs) and not _possible(picture, spectra, KERNELS[kind](*found[kind][1])):
+        if kind != "none" and not _possible(picture, jpegs, KERNELS[kind](*found[kind][1])):
             found[kind] = -math.inf, found[kind][1]
     evidence = torch.tensor([found[kind][0] for kind in KINDS])
     lines = max(0.0, _evidence(spectra, _filled(side, *found["motion"][1])).max().item() - found["none"][0])
@@ -127,29 +129,26 @@ def estimate_blur(picture: Tensor, jpegs: Sequence[Compression | None] | None = 
     probabilities = dict(zip(KINDS, logits.softmax(0).tolist(), strict=True))
     kind = max(KINDS, key=probabilities.__getitem__)
     theta = found[kind][1]
-    noise = _noise(spectra, KERNELS[kind](*theta))
+    power = smeared([KERNELS[kind](*theta)], side)
+    noise = float(np.mean([spectrum.fit(power).noise.item() for spectrum in spectra]))
     if kind == "motion":
         theta = (theta[0], theta[1] % 180)
     return BlurEstimate(kind, () if kind == "none" else theta, probabilities[kind], probabilities, noise, lines)
 
 
-def _noise(spectra: Sequence[Spectrum], kernel: Tensor) -> float:
-    """sigma of the noise beside this kernel, image units, the mean of all pictures."""
-    power = smeared([kernel], spectra[0].side)
-    return float(np.mean([spectrum.fit(power).noise.item() for spectrum in spectra]))
-
-
-def _possible(picture: Tensor, spectra: Sequence[Spectrum], kernel: Tensor) -> bool:
+def _possible(picture: Tensor, jpegs: Sequence[Compression | None], kernel: Tensor) -> bool:
     """Whether a blur k leaves steps between neighbours as large as those of the picture, and whether there are any.
 
-    In [0, 1] none is larger than norm(k - k moved by a pixel)_1 / 2, but for the noise. This tells drawings and print,
-    whose spectra are not those of photographs, from what is blurred.
+    In [0, 1] none is larger than norm(k - k moved by a pixel)_1 / 2, but for the noise and what JPEG rounds. This tells
+    drawings and print, whose spectra are not those of photographs, from what is blurred.
     """
-    noise = NOISY * 2**0.5 * _noise(spectra, kernel)
+    lost = max(rounding(jpeg.operator().luminance, LUMA).item() if jpeg else 0.0 for jpeg in jpegs)
+    noise = NOISY * (2 * (noise_level(picture).max().item() ** 2 + lost)) ** 0.5
+    grey = picture.mean(1)
     for dim in (-2, -1):
         border = [1, 1, 0, 0] if dim == -1 else [0, 0, 1, 1]
         bound = F.pad(kernel, border).diff(dim=dim).abs().sum() / 2
-        if (picture.diff(dim=dim).abs() > bound + noise).double().mean() > FEW:
+        if (grey.diff(dim=dim).abs() > bound + noise).double().mean() > FEW:
             return False
     return picture.flatten(1).std(1).max().item() > ROUNDING
 

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from pillow_pictures import drawing, saved, tensor
 from torch import Tensor
 
 from posterior.algebra.refusal import Refusal
@@ -94,6 +95,11 @@ def test_what_lies_one_way_has_not_moved(angle: float):
     """Their spectrum lies along a line, as that of a movement does, but has no zeros."""
     still = recorded(ropes(angle), torch.ones(1, 1, 1, 1), 0.003)
     assert estimate_blur(still, jpegs=[None]).kind == "none"
+
+
+@pytest.mark.parametrize("quality", [50, 90])
+def test_a_drawing_s_jpeg_is_not_blurred(quality: int):
+    assert estimate_blur(tensor(saved(drawing(), quality=quality))).kind == "none"
 
 
 def test_a_jpeg_is_seen_and_its_blur_read_less_surely():

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
-from pillow_pictures import saved, tensor
+from pillow_pictures import drawing, saved, tensor
 from scipy.ndimage import binary_dilation, binary_erosion, white_tophat
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -65,16 +64,6 @@ def test_of_two_compressions_the_stronger_is_found():
 @pytest.mark.parametrize("name", ["chelsea", "stream"])
 def test_a_photo_that_was_never_compressed_has_no_jpeg(name: str):
     assert compression(photo(name=name)) is None
-
-
-def drawing() -> Tensor:
-    """Flat colours with hard edges, 160 x 160."""
-    page = Image.new("RGB", (160, 160), (250, 220, 120))
-    pen = ImageDraw.Draw(page)
-    pen.ellipse((20, 25, 120, 130), (220, 60, 60), (10, 10, 10), 4)
-    pen.polygon([(8, 150), (75, 70), (150, 140)], (40, 160, 90))
-    pen.rectangle((90, 10, 150, 55), (60, 60, 200))
-    return tensor(page)
 
 
 BANDS = torch.linspace(0, 1, 160).expand(1, 3, 160, -1)
