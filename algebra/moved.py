@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -37,7 +38,7 @@ def tensors(holder: object) -> Iterator[Tensor]:
 
 
 def taken(holder: Movable, index: Tensor, batch: int) -> Movable:
-    """A shallow copy of `holder` of some of its samples.
+    """A shallow copy of `holder` of some of its samples; what it worked out of all of them is forgotten.
 
     Args:
         index: the samples, int64; one may come several times, as particles do.
@@ -45,6 +46,9 @@ def taken(holder: Movable, index: Tensor, batch: int) -> Movable:
     """
     clone = copy.copy(holder)
     for name, value in vars(holder).items():
+        if isinstance(getattr(type(holder), name, None), cached_property):
+            del vars(clone)[name]
+            continue
         if isinstance(value, Tensor):
             value = value[index.to(value.device)] if value.ndim and len(value) == batch > 1 else value
         elif isinstance(value, (tuple, list)) and any(hasattr(item, "take") for item in value):

@@ -12,6 +12,7 @@ Below LEAST the estimate of the blocks before stays as it is.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -55,9 +56,13 @@ class ReachingPiGDM(PiGDM):
     label = "Pi-GDM where it reaches"
     needs = ("linear",)
 
+    @cached_property
+    def _near_and_far(self) -> tuple[Tensor, Tensor]:
+        return seen_and_deep(self.measurement)
+
     def estimate(self, state: State, x0: Tensor) -> Estimate:
         own = super().estimate(state, state.x0).x0
-        far, near = (_mean_square(own - state.x0, where) for where in reversed(seen_and_deep(self.measurement)))
+        near, far = (_mean_square(own - state.x0, where) for where in self._near_and_far)
         return Estimate(torch.where(far >= LEAST**2 * near, own, x0))
 
 

@@ -9,7 +9,9 @@ from posterior.algebra.streams import Streams
 from posterior.diffusion.level import Level
 from posterior.diffusion.run import Run
 from posterior.guidance.ddnm import DDNM
+from posterior.guidance.ddpg import DDPG
 from posterior.guidance.dps import DPS
+from posterior.guidance.reach import ReachingPiGDM
 from posterior.measurement.measurement import Measurement, combine
 from posterior.measurement.noise import GaussianNoise
 from posterior.operators.compose import compose
@@ -48,15 +50,16 @@ def test_a_sample_s_share_is_its_own(make):
     torch.testing.assert_close(alone.fit(x[1:2]), whole.fit(x)[1:2])
 
 
-@pytest.mark.parametrize("method", [DPS, DDNM])
+@pytest.mark.parametrize("method", [DPS, DDNM, DDPG, ReachingPiGDM])
 def test_a_block_of_some_samples(method):
+    """Also of one that has worked out what it needs of all."""
     block, x = method(masked(3)), torch.rand(3, 3, 8, 8, dtype=F64, generator=torch.Generator().manual_seed(2))
     t, index = Level(1.0, 0.5), torch.tensor([2, 2, 1])
 
     def guided(block, x):
         return Run(lambda x, t: 0.8 * x.tanh(), [t, Level(1.0, 0.2)], [block], Streams(0, "test")).guided(x, t, t)
 
-    got, expected = guided(block.take(index), x[index]), guided(block, x)
+    expected, got = guided(block, x), guided(block.take(index), x[index])
     torch.testing.assert_close(got.x0, expected.x0[index])
     if isinstance(expected.shift, torch.Tensor):
         torch.testing.assert_close(got.shift, expected.shift[index])
