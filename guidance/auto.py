@@ -111,14 +111,14 @@ def _without_gradient(measurement: Measurement, steps: int, latent: bool, restor
     return DDNM(measurement, smooth=True), "DDNM, because the damage is linear and there is no noise"
 
 
-def deep(measurement: Measurement, least: int = 1) -> float:
+def deep(measurement: Measurement) -> float:
     """The share of the picture that is further than an eighth of its shorter side from all that was measured.
 
     0 where the damage does not leave out pixels: a blur, a reduction, a transform see a little of everything.
     """
     if not (measurement.operator.linear and measurement.operator.local):
         return 0.0
-    return seen_and_deep(measurement, least)[1].double().mean().item()
+    return seen_and_deep(measurement)[1].double().mean().item()
 
 
 def trust_for(measurement: Measurement, restore: bool) -> float:

@@ -28,16 +28,13 @@ from .pigdm import PiGDM
 LEAST = 0.1
 
 
-def seen_and_deep(measurement: Measurement, least: int = 1) -> tuple[Tensor, Tensor]:
+def seen_and_deep(measurement: Measurement) -> tuple[Tensor, Tensor]:
     """Where the picture was seen, and where it is further than an eighth of its shorter side from all of that.
 
     bool `B 1 H W`, B as of the measurement. For operators that are `local`.
-
-    Args:
-        least: how many pixels an eighth is at least.
     """
     seen = measurement.operator.adjoint(torch.ones_like(measurement.y)).abs().amax(1, keepdim=True)
-    far = max(min(seen.shape[-2:]) // 8, least)
+    far = max(min(seen.shape[-2:]) // 8, 1)
     near = F.max_pool2d(seen, (2 * far + 1, 1), 1, (far, 0))
     return seen > 0, F.max_pool2d(near, (1, 2 * far + 1), 1, (0, far)) == 0
 

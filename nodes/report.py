@@ -60,7 +60,8 @@ def fit_in_words(measurement: Measurement, values: Tensor, kind: str, greyed: bo
     elif value > high:
         words = f"the picture misses what was seen. {_cause(measurement.operator.label)}{_level(measurement, value)}."
     elif value < low and torch.as_tensor(measurement.noise.sigma).min() > 0:
-        words = f"less noise than sigma_y says, or the picture follows the noise. Lower sigma_y{_level(measurement, value)}."
+        less = f"there is less of it than sigma_y says: then lower sigma_y{_level(measurement, value)}"
+        words = f"the picture follows the noise, as after few steps, or {less}."
     else:
         words = "agrees with what was seen."
     return f"fit {_listed(values, 3)} (expected for {article}): {words}"

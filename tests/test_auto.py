@@ -28,10 +28,10 @@ REACHING = "Pi-GDM where it reaches"
 #: what is hidden, whether there is a gradient, calls: blocks, sampler, steps
 RULES = [
     ("half", True, 30, ["DDNM", REACHING], ONCE, 20), ("half", False, 30, ["DiffPIR", "DDNM"], TWICE, 15),
-    ("half", True, 12, ["DDNM"], ONCE, 12), ("hole", True, 30, ["MMPS"], SECOND, 6),
-    ("hole", False, 30, ["DDNM"], SECOND, 30), ("hole", True, 19, ["DDNM"], SECOND, 19),
+    ("half", True, 12, ["DDNM"], ONCE, 12), ("hole", True, 40, ["MMPS"], SECOND, 8),
+    ("hole", False, 30, ["DDNM"], SECOND, 30), ("hole", True, 39, ["DDNM"], SECOND, 39),
     ("dots", True, 39, ["DDNM"], SECOND, 39), ("dots", True, 40, ["MMPS"], SECOND, 8),
-    ("blur", True, 40, ["DDNM"], SECOND, 40), ("small", True, 30, ["DDNM"], SECOND, 30),
+    ("blur", True, 40, ["DDNM"], SECOND, 40),
 ]  # fmt: skip
 
 
@@ -39,9 +39,8 @@ def of(hidden: str, sigma: float = 0.0) -> Measurement:
     mask = torch.zeros(1, 1, 16, 16)
     if hidden == "half":
         mask[..., 5:] = 1
-    elif hidden in ("hole", "small"):
-        last = 11 if hidden == "hole" else 8
-        mask[..., 5:last, 5:last] = 1
+    elif hidden == "hole":
+        mask[..., 5:11, 5:11] = 1
     else:
         mask[..., ::2, ::3] = 1
     operator = CircularConvolution(gaussian(1.0)) if hidden == "blur" else Inpainting(mask)

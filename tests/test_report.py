@@ -32,9 +32,9 @@ def test_a_number_is_said_with_its_range_and_a_remedy(report):
         return report.fit_in_words(of, torch.tensor([value], dtype=torch.float64), kind)
 
     assert words(1.02, "sample") == "fit 1.02 (expected for a sample: 0.8 to 1.2): agrees with what was seen."
-    assert "agrees" in words(0.72, "restoration") and "Lower sigma_y (about 0.014)" in words(0.72, "sample")
+    assert "agrees" in words(0.72, "restoration") and "lower sigma_y (about 0.014)" in words(0.72, "sample")
     assert "misses what was seen" in words(5.7, "restoration") and "(about 0.11)" in words(5.7, "restoration")
-    assert "Lower sigma_y (about 0.0038)" in words(0.19, "picture")  # case A15
+    assert "lower sigma_y (about 0.0038)" in words(0.19, "picture")  # case A15
     assert "about" not in words(5.7, "sample", noise_only(0, PoissonNoise(0.01, 0.01)))  # no single number would do
     assert words(0.01, "restoration", noise_only(0, GaussianNoise(torch.tensor([0.0, 0.1])))).endswith("what was seen.")
     clean = noise_only(0)
