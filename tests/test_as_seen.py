@@ -72,7 +72,7 @@ def test_a_guessed_kernel_is_read_off_a_photo_that_is_clear_about_it():
     kernel = kernels.camera_shake(6.0, 3)
     guess = told(convolution(kernels.disk(9.0)), FreeKernel(19), True)
     seen = as_seen(Measurement.observe(guess, blurred(kernel), GaussianNoise(0.01)))
-    assert correlation(blur_in(seen.measurement.operator).kernel, kernel) > 0.8 > correlation(kernels.disk(9.0), kernel)
+    assert correlation(blur_in(seen.measurement.operator).kernel, kernel) > 0.7 > correlation(kernels.disk(9.0), kernel)
     assert not seen.measurement.operator.unknown and "read off the photo" in seen.words
     assert 0.01 < seen.measurement.noise.level < 0.05  # no found kernel is quite right
     sharp = Measurement.observe(guess, load_photo("chelsea", 128).movedim(-1, 1), GaussianNoise(0.01))

@@ -92,8 +92,8 @@ def test_levels_and_what_lies_over_them():
 
 
 def test_a_camera_that_shook_is_named_where_no_blur_of_a_kind_explains_as_much():
-    """The example, on which a path of 17 pixels was drawn; none is seen where the lens was out of focus."""
-    found = diagnose(load_damaged("camera shook")[0].movedim(-1, 1), ("noise", "blur"))
+    """The middle of the example, a path of 17 pixels; none is seen where the lens was out of focus."""
+    found = diagnose(load_damaged("camera shook")[0].movedim(-1, 1)[..., 24:168, 24:168], ("noise", "blur"))
     assert correlation(found.blur.kernel, kernels.camera_shake(8.0, 5)) > 0.8
     assert "any shape" in found.words() and found.noise < 0.015 < found.sigma  # no found kernel is quite right
     soft = diagnose(noisy(convolution(kernels.disk(3.0)).forward(photo()), 0.01), ("noise", "blur"))
