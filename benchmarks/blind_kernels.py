@@ -49,7 +49,7 @@ SIZE, STEPS, NOISES, BORDER = 256, 16, (0.01, 0.0), 16
 PATHS = ((7.0, 1), (7.8, 2), (8.6, 3), (9.4, 4), (10.2, 5), (11.0, 6), (13.0, 7), (16.5, 8))
 #: what ours is told of the kernel's width, pixels
 WIDTH = 31
-#: sigma_y that goes with a kernel that was found
+#: least sigma_y with a kernel that was found; *Solve* adds more, `kernel_estimate.DOUBT`
 DOUBT = 0.01
 
 
