@@ -113,6 +113,34 @@ def test_exact_posterior_refuses_what_has_none(host):
         exact(host.call("PosteriorDigitsPrior"), 32)
 
 
+def test_every_prior_is_guided_by_a_gradient(host):
+    """Also those that work something out in their first call."""
+    from posterior.measurement.measurement import Measurement
+    from posterior.measurement.noise import GaussianNoise
+    from posterior.operators.inpainting import Inpainting
+
+    mask, image = torch.zeros(1, 1, 32, 32), pictures(1, 32, 32)
+    mask[..., 12:] = 1
+    measured = Measurement.observe(Inpainting(mask), image.movedim(-1, 1), GaussianNoise(0.02))
+    models = {
+        "texture": host.call("PosteriorTexturePrior", image=image, floor=0.05),
+        "gaussian": host.call("PosteriorGaussianPrior", images=pictures(3, 32, 32), floor=0.05),
+        "mixture": host.call("PosteriorMixturePrior", images=pictures(3, 32, 32), deviation=0.1),
+    }
+    for name, model in models.items():
+        answer, *_, report = host.call(
+            "PosteriorSolve",
+            model=model,
+            measurement=measured,
+            estimate="samples",
+            steps=16,
+            seed=0,
+            batch_size=1,
+            cfg=1.0,
+        )
+        assert "Pi-GDM" in report and answer.isfinite().all(), name
+
+
 def test_texture_model_is_exact_at_any_size(host):
     image = pictures(1, 12, 10)
     model = host.call("PosteriorTexturePrior", image=image, floor=0.05)

@@ -188,11 +188,11 @@ class Frozen(TorchFunctionMode):
     def __init__(self, copies: bool = False):
         super().__init__()
         self.copies = copies
-        #: functions called so far
+        #: functions called so far that a gradient may follow; what a network works out once, before it begins, is none
         self.calls = 0
 
     def __torch_function__(self, func, types, args=(), kwargs: dict[str, Any] | None = None):
-        self.calls += 1
+        self.calls += torch.is_grad_enabled()
         func = _LEAN.get(func, func)
         if not kwargs and not self.copies:  # the short way for most calls
             for value in args:
