@@ -36,6 +36,7 @@ from ..operators.identity import Scale
 from ..samplers.annealed import AnnealedRestoration, restoration_sigmas_for
 from ..samplers.auto import for_latents, for_pictures
 from ..samplers.ddim import GuidedDDIM
+from .autograd.gradients import is_dynamic
 from .autograd.memory import gradient_fits
 from .autograd.verified import doubtful
 from .run import Guide
@@ -144,8 +145,11 @@ def _greyed(measurement: Measurement, vae: Any, grey: bool) -> list[Guide]:
 def has_gradient(patcher, measurement: Measurement, cfg: float) -> bool:
     """Whether the gradient of a model on pictures fits the memory and is certain (`autograd.verified`).
 
-    One that is not would be checked, and refused if it is wrong, only in the run.
+    One that is not would be checked, and refused if it is wrong, only in the run. Weights that move while they run
+    would have to be loaded a second time.
     """
+    if is_dynamic(patcher):
+        return False
     shape, kinds = (1, *measurement.image_shape), 2 if cfg > 1 else 1
     return gradient_fits(patcher, shape, kinds) and not doubtful([patcher.model], patcher.model_options, {})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from guidance_rows import F64, one_thread  # noqa: F401
-from guided_host import SIZE, gaussian_model, measured
+from guided_host import SIZE, dynamic_patcher, gaussian_model, measured
 from torch import Tensor
 
 from posterior.diffusion.level import Level
@@ -110,6 +110,9 @@ def test_the_gradient_is_taken_where_it_is_certain(host):
     assert len(solve.choose(model, measurement, 20, False, effort="best").sigmas) == 27
     pictures = path.run(model, 2, *([[torch.zeros(1, 1, 8), {}]],) * 2, 1.0, 0)
     assert pictures.shape == (2, 3, SIZE, SIZE) and measurement.residual(pictures).abs().max() < 1e-5
+    moving = model.clone()
+    moving.__class__ = dynamic_patcher()
+    assert not solve.has_gradient(moving, measurement, 1.0)
     foreign = type("Foreign", (torch.nn.Module,), {"__module__": "custom_nodes.other"})
     model.model.diffusion_model.add_module("foreign", foreign())
     assert "each step twice" in solve.choose(model, measurement, 20, False).words

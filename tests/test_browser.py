@@ -140,11 +140,14 @@ def test_a_picture_brings_its_graph_back_and_a_run_is_stopped(server: Server, pa
     asked = "async () => (await app.graphToPrompt()).output"
     assert page.evaluate(asked) == prompt
 
-    node = page.evaluate(SHOW, solve["id"])
     steps = "identity => app.graph.getNodeById(identity).widgets.find(widget => widget.name === 'steps')"
-    down = page.evaluate(f"{steps}.last_y", solve["id"])
-    page.mouse.click(node["x"] + node["width"] / 2, node["y"] + down + 10)
     dialog = page.locator(".graphdialog input")
+    for _ in range(20):  # until the frontend has done with moving the new graph about
+        if dialog.is_visible():
+            break
+        node, down = page.evaluate(SHOW, solve["id"]), page.evaluate(f"{steps}.last_y", solve["id"])
+        page.mouse.click(node["x"] + node["width"] / 2, node["y"] + down + 10)
+        page.wait_for_timeout(1000)
     dialog.fill("300")
     dialog.press("Enter")
     prompt[str(solve["id"])]["inputs"]["steps"] = 300
